@@ -1,0 +1,1 @@
+"""The `borelax` command: a thin face over the language, its inference and its models."""

@@ -1,0 +1,5 @@
+"""Inference: transformations of programs into programs that approximate what they denote."""
+
+from .importance import importance
+from .resampling import Resampling, killing, multinomial, residual, ssp, stratified, systematic
+from .smc import smc

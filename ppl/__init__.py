@@ -1,0 +1,19 @@
+"""The language: effects, the interpreter, traces, densities and conditioning.
+
+A probabilistic program is an ordinary Python function that calls :func:`sample`, :func:`observe` and
+:func:`factor`. Everything else here is a transformation of such functions.
+"""
+
+from . import branches as _branches  # registers how sites in branches behave under vmap
+from .choices import Masked
+from .condition import condition, do
+from .density import log_density
+from .effects import deterministic, factor, observe, sample, scope
+from .errors import AddressError, BorelaxError, ChoiceError, UnseededError, UnsupportedError
+from .history import append, history, recall
+from .seed import seed
+from .trace import Trace, simulate, trace
+from .types import SiteType, trace_type
+from .weigh import weigh
+
+del _branches

@@ -1,0 +1,56 @@
+"""What borelax needs of JAX beyond its everyday interface, gathered where versions can differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+Jaxpr, ClosedJaxpr, JaxprEqn, Literal, DropVar = (
+    jex.Jaxpr,
+    jex.ClosedJaxpr,
+    jex.JaxprEqn,
+    jex.Literal,
+    jex.DropVar,
+)
+
+_SCOPE = "scope:"
+
+
+def named_scope(name: str):
+    """Marks the equations traced inside with ``name``. JAX keeps the mark per equation, so it survives the
+    tracing cache: one cached inner function gets the right mark at each of its call sites."""
+    return jax.named_scope(_SCOPE + name)
+
+
+def scopes_of(eqn: JaxprEqn) -> tuple[str, ...]:
+    """The ``named_scope`` names around an equation, outermost first, within its own jaxpr."""
+    stack = getattr(eqn.source_info.name_stack, "stack", ())
+    names = (getattr(entry, "name", "") for entry in stack)
+    return tuple(name[len(_SCOPE) :] for name in names if name.startswith(_SCOPE))
+
+
+def bind(eqn: JaxprEqn, values) -> list:
+    """Evaluates an equation exactly as it was traced (same primitive, parameters and context)."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    subfuns, params = params if isinstance(params, tuple) else ((), params)
+    with eqn.ctx.manager:
+        outs = eqn.primitive.bind(*subfuns, *values, **params)
+    return list(outs) if eqn.primitive.multiple_results else [outs]
+
+
+def read(env: dict, atom):
+    """The value of a variable or literal."""
+    return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else env[atom]
+
+
+def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The jaxprs among an equation's parameters (of a scan, a cond, a jit, ...)."""
+    yield from jex.jaxprs_in_params(eqn.params)
+
+
+def evaluate(closed: ClosedJaxpr, args) -> list:
+    """Evaluates a closed jaxpr."""
+    return jex.jaxpr_as_fun(closed)(*args)

@@ -1,0 +1,181 @@
+"""Population: weighted members that stand for a measure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import BorelaxError
+
+
+class DegenerateWarning(UserWarning):
+    """Every member of a population has weight zero (or no weight at all)."""
+
+
+class DegenerateError(BorelaxError, ArithmeticError):
+    """A question that a population without weight cannot answer."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, repr=False)
+class Population:
+    """Members ``x_i`` with log weights ``log w_i``, standing for the measure ``(1/n) sum_i w_i delta(x_i)``.
+
+    Attributes:
+      value: what the program returned, every leaf with a leading member axis n.
+      log_weight: float ``[n]``; ``logmeanexp`` of it estimates the log evidence, without bias on the natural scale.
+      origin: int32 ``[n]``, the initial member that each descends from.
+      generations: int32, how often the population was resampled.
+      died: int32, the factor (of ``factors``) after which no member had weight left, or -1.
+      factors: the names of the program's factors, with their source lines.
+      initial_size: the number of members that ``origin`` counts.
+
+    Under ``vmap`` a program returns a batch of populations; what is asked of it is answered for each.
+    """
+
+    value: Any
+    log_weight: jax.Array
+    origin: jax.Array
+    generations: jax.Array
+    died: jax.Array
+    factors: tuple[str, ...] = field(default=(), metadata={"static": True})
+    initial_size: int = field(default=0, metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        """The number of members, n."""
+        return self.log_weight.shape[-1]
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """The log of the total mass: ``logmeanexp(log_weight)``."""
+        self._warn_if_dead()
+        return jax.nn.logsumexp(self.log_weight, axis=-1) - jnp.log(self.size)
+
+    @property
+    def log_evidence_se(self) -> jax.Array:
+        """The standard error of ``log_evidence``, estimated from this one run.
+
+        With members grouped by the initial member ``e`` that they descend from, of total normalised weight
+        ``W_e``, the relative variance of the evidence is estimated by
+        ``1 - (n / (n - 1))^(g + 1) (1 - sum_e W_e^2)``, g being the number of resampling steps. Reaches its cap of 1
+        when all members descend from one: then it only says that n is small for so many steps.
+
+        Source: Lee and Whiteley, *Variance estimation in the particle filter*, Biometrika 105 (2018).
+        """
+        self._warn_if_dead()
+        if self.log_weight.ndim > 1:
+            return jax.vmap(lambda population: population.log_evidence_se)(self)
+        n = self.initial_size
+        if n == 1:
+            return jnp.full((), jnp.inf, self.log_weight.dtype)
+        family = jnp.zeros(n, self.log_weight.dtype).at[self.origin].add(self.weight)
+        growth = jnp.exp((self.generations + 1) * jnp.log(n / (n - 1)))
+        return jnp.sqrt(jnp.clip(1.0 - growth * (1.0 - jnp.sum(family**2)), 0.0, 1.0))
+
+    @property
+    def weight(self) -> jax.Array:
+        """The normalised weights, ``[n]``, summing to one (NaN if no member has weight)."""
+        return jax.nn.softmax(self.log_weight, axis=-1)
+
+    @property
+    def ess(self) -> jax.Array:
+        """The effective sample size ``1 / sum_i W_i^2`` of the normalised weights; 0 if none has weight."""
+        return jnp.nan_to_num(1.0 / jnp.sum(self.weight**2, axis=-1), nan=0.0)
+
+    def expectation(self, f: Callable = lambda x: x):
+        """The self-normalised estimate ``sum_i W_i f(x_i)``; ``f`` takes one member's value.
+
+        Raises:
+          DegenerateError: no member has weight (known outside ``jit`` only; inside, the result is NaN).
+        """
+        if self._dead():
+            raise DegenerateError(f"no expectation under a population without weight: {self._obituary()}")
+        if self.log_weight.ndim > 1:
+            return jax.vmap(lambda population: population.expectation(f))(self)
+        values = jax.vmap(f)(self.value)
+        weight = jnp.where(self.weight > 0, self.weight, jnp.where(jnp.isnan(self.weight), jnp.nan, 0.0))
+
+        def mean(x):
+            # a member of weight zero does not count, whatever its value
+            w = weight.reshape(-1, *(1,) * (x.ndim - 1))
+            return jnp.sum(jnp.where(w == 0, 0, w * x), axis=0)
+
+        return jax.tree.map(mean, values)
+
+    def resample(self, key, n: int | None = None) -> Population:
+        """``n`` equally weighted members drawn by systematic resampling, of the same total mass.
+
+        Raises:
+          DegenerateError: no member has weight (outside ``jit``).
+        """
+        if self._dead():
+            raise DegenerateError(f"cannot resample a population without weight: {self._obituary()}")
+        if self.log_weight.ndim > 1:
+            raise TypeError(
+                "this is a batch of populations: resample each, by jax.vmap over keys and populations"
+            )
+        n = self.size if n is None else n
+        points = (jnp.arange(n) + jax.random.uniform(key)) / n
+        index = jnp.clip(jnp.searchsorted(jnp.cumsum(self.weight), points), 0, self.size - 1)
+        last = self.size - 1 - jnp.argmax(self.weight[::-1] > 0)
+        index = jnp.minimum(index, last)
+        log_weight = jnp.full(n, self.log_evidence)
+        value = jax.tree.map(lambda x: x[index], self.value)
+        return replace(
+            self,
+            value=value,
+            log_weight=log_weight,
+            origin=self.origin[index],
+            generations=self.generations + 1,
+        )
+
+    def _dead(self) -> bool:
+        """Whether no member has weight (of some population of a batch), as far as that is known now."""
+        if isinstance(self.log_weight, jax.core.Tracer):
+            return False
+        return not np.all(np.any(np.asarray(self.log_weight) > -np.inf, axis=-1))
+
+    def _obituary(self) -> str:
+        if np.any(np.isnan(np.asarray(self.log_weight))):
+            return "some log weights are NaN"
+        died = int(np.max(self.died))
+        where = f"after factor {self.factors[died]}" if 0 <= died < len(self.factors) else "at some factor"
+        return (
+            f"all {self.size} members have weight zero {where}; use more particles, a proposal that "
+            "looks ahead to that factor, or a factor that is not zero everywhere the program goes"
+        )
+
+    def _warn_if_dead(self) -> None:
+        if self._dead():
+            warnings.warn(self._obituary(), DegenerateWarning, stacklevel=3)
+
+    def __repr__(self) -> str:
+        if isinstance(self.log_weight, jax.core.Tracer) or np.ndim(self.log_weight) != 1:
+            return f"Population(value={self.value!r}, log_weight={self.log_weight!r})"
+        if self._dead():
+            return f"Population of {self.size}: {self._obituary()}"
+        order = np.argsort(-np.asarray(self.log_weight), kind="stable")[:5]
+        lines = [
+            f"Population of {self.size}: log evidence {float(self.log_evidence):.4g} ± "
+            f"{float(self.log_evidence_se):.2g}, ESS {float(self.ess):.1f}"
+        ]
+        weight = np.asarray(self.weight)
+        for i in order:
+            member = jax.tree.map(lambda x: np.asarray(x[i]), self.value)
+            lines.append(f"  {weight[i]:6.1%}  {_short(member)}")
+        if self.size > len(order):
+            lines.append(f"  ... and {self.size - len(order)} more")
+        return "\n".join(lines)
+
+
+def _short(member) -> str:
+    text = jax.tree.map(lambda x: np.array2string(x, precision=4, threshold=8, edgeitems=3), member)
+    line = " ".join(str(text).replace("'", "").split())
+    return line if len(line) <= 100 else line[:97] + "..."

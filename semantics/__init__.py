@@ -1,0 +1,3 @@
+"""What programs mean: exact denotations."""
+
+from .meaning import Measure, meaning

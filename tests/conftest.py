@@ -1,0 +1,32 @@
+"""Settings of the whole suite: what is compiled is kept between runs but not in memory, and examples are fixed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# As environment variables, because tests start processes of their own, and because JAX reads them when it is
+# imported. What the environment says already is left alone, JAX_PLATFORMS and JAX_ENABLE_X64 included.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))  # bytes; also makes processes take turns
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import jax
+import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_for_one_file() -> Iterator[None]:
+    """Forgets compiled functions after each file.
+
+    Each takes some memory maps, of which Linux grants a process 65530; beyond that, the process crashes.
+    """
+    yield
+    jax.clear_caches()

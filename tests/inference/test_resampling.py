@@ -1,0 +1,151 @@
+"""Every resampling scheme, against its own enumeration, its density and the mean that it must have."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from thresholds import FALSE_ALARM_RATE, assert_mean
+
+from borelax import inference, ppl
+from borelax.inference.resampling import Adaptive
+
+SCHEMES = {
+    scheme.__name__.lower(): scheme
+    for scheme in (
+        inference.systematic,
+        inference.stratified,
+        inference.multinomial,
+        inference.residual,
+        inference.killing,
+        inference.ssp,
+    )
+}
+WEIGHTS = {
+    "uneven": [0.3, -np.inf, 1.2, -0.5, -np.inf],
+    "dead first": [-np.inf, -np.inf, 0.0, 0.1, 5.0],
+    "equal": [2.0, 2.0, 2.0, 2.0],
+    "one alive": [-np.inf, -700.0, -np.inf],
+    "whole": [np.log(2.0), 0.0, 0.0, -np.inf],
+    "pair": [0.0, -1.0],
+    "single": [3.0],
+}
+
+pytestmark = [
+    pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES),
+]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=WEIGHTS.values(), ids=WEIGHTS)
+def log_weights(request):
+    return jnp.asarray(request.param, jnp.float64)
+
+
+def offspring(ancestors, size: int):
+    return jax.nn.one_hot(ancestors, size, dtype=jnp.float64).sum(-2)
+
+
+def test_mean_offspring_is_n_times_the_weight(scheme, log_weights):
+    d = scheme(log_weights)
+    probabilities = np.exp(d.enumerate_log_probs())
+    assert abs(probabilities.sum() - 1) < 1e-12
+    mean = probabilities @ np.asarray(offspring(d.enumerate_support(), d.size))
+    np.testing.assert_allclose(mean, d.size * np.asarray(d.weights), atol=1e-12)
+
+
+def test_draws_follow_the_enumerated_probabilities(scheme, log_weights):
+    d = scheme(log_weights)
+    count = 100_000
+    draws = np.asarray(jax.jit(lambda key: d.sample(key, (count,)))(jax.random.key(0)))
+    code = lambda vectors: np.asarray(vectors) @ d.size ** np.arange(d.size)  # noqa: E731
+    expected: dict = {}
+    masses = np.exp(d.enumerate_log_probs())
+    for number, probability in zip(code(d.enumerate_support()), masses, strict=True):
+        expected[number] = expected.get(number, 0.0) + count * probability
+    seen = dict(zip(*np.unique(code(draws), return_counts=True), strict=True))
+    assert all(expected.get(number, 0.0) > 1e-9 for number in seen)
+    frequent = [number for number, mean in expected.items() if mean >= 5]
+    rest = (
+        count - sum(seen.get(number, 0) for number in frequent),
+        count - sum(expected[n] for n in frequent),
+    )
+    observed = np.array([seen.get(number, 0) for number in frequent] + [rest[0]])
+    means = np.array([expected[number] for number in frequent] + [max(rest[1], 1e-9)])
+    if rest[1] < 5:
+        observed, means = observed[:-1], means[:-1]
+    if len(means) > 1:
+        assert stats.chisquare(observed, means * observed.sum() / means.sum()).pvalue > FALSE_ALARM_RATE
+
+
+def test_the_density_is_that_of_the_enumeration(scheme, log_weights):
+    d = scheme(log_weights)
+    support, masses = np.asarray(d.enumerate_support()), np.exp(d.enumerate_log_probs())
+    vectors = np.unique(support, axis=0)
+    total = [masses[(support == vector).all(1)].sum() for vector in vectors]
+    density = np.exp(jax.vmap(d.log_prob)(jnp.asarray(vectors)))
+    np.testing.assert_allclose(density, total, atol=1e-12)
+
+
+def test_the_dead_have_no_offspring(scheme):
+    """In float32, with many particles, where sums are rounded."""
+    rng = np.random.default_rng(0)
+    log_weights = rng.normal(size=10_000).astype(np.float32)
+    log_weights[rng.random(10_000) < 0.7] = -np.inf
+    log_weights[-3:] = -np.inf
+    draw = jax.jit(lambda key: scheme(jnp.asarray(log_weights)).sample(key))
+    for key in jax.random.split(jax.random.key(0), 20):
+        ancestors = np.asarray(draw(key))
+        assert ancestors.dtype == np.int32 and ancestors.shape == log_weights.shape
+        assert np.all(np.isfinite(log_weights[ancestors]))
+
+
+def test_mean_offspring_of_many(scheme):
+    log_weights = jax.random.normal(jax.random.key(1), (100,), jnp.float32) * 2
+    d = scheme(log_weights)
+    draws = jax.jit(jax.vmap(lambda key: offspring(d.sample(key), d.size)))(
+        jax.random.split(jax.random.key(0), 5000)
+    )
+    assert_mean(draws, d.size * np.asarray(d.weights))
+
+
+def test_a_batch_is_resampled_row_by_row(scheme):
+    log_weights = jax.random.normal(jax.random.key(1), (3, 6))
+    keys = jax.random.split(jax.random.key(2), 3)
+    together = jax.jit(jax.vmap(lambda key, w: scheme(w).sample(key)))(keys, log_weights)
+    alone = [scheme(w).sample(key) for key, w in zip(keys, log_weights, strict=True)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+
+
+def test_no_host_callbacks(scheme):
+    text = str(jax.make_jaxpr(lambda key, w: scheme(w).sample(key))(jax.random.key(0), jnp.zeros(8)))
+    assert "callback" not in text
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_adaptive_resampling_is_the_scheme_or_nothing(scheme, active):
+    base = scheme(jnp.array([0.0, 1.0, -2.0]))
+    d = Adaptive(base, active)
+    own = jnp.arange(3)
+    assert abs(float(jnp.exp(d.enumerate_log_probs()).sum()) - 1) < 1e-12
+    if active:
+        np.testing.assert_array_equal(d.sample(jax.random.key(0)), base.sample(jax.random.key(0)))
+        assert float(d.log_prob(own)) == float(base.log_prob(own))
+    else:
+        np.testing.assert_array_equal(d.sample(jax.random.key(0)), own)
+        assert float(d.log_prob(own)) == 0.0 and float(d.log_prob(own[::-1])) == -np.inf
+
+
+def test_too_many_vectors_are_not_listed(scheme):
+    if scheme is inference.systematic:
+        assert scheme(jnp.zeros(100)).enumerate_support().shape[0] <= 102
+    else:
+        with pytest.raises(ppl.UnsupportedError, match="too many to enumerate"):
+            scheme(jnp.zeros(100)).enumerate_support()

@@ -94,7 +94,7 @@ class Policy(Protocol):
     grows: bool
     records: bool
 
-    def extend(self, site: Site, operands: Sequence, size: int) -> Extension: ...
+    def extend(self, site: Site, operands: Sequence, cloud: Cloud) -> Extension: ...
 
     def reduce(self, address: Address, cloud: Cloud, final) -> Reduction | None:
         """Called where the walk suspends; ``final`` says that the loop it suspends in ends here."""
@@ -108,7 +108,8 @@ class Draw:
     grows = False
     records = True
 
-    def extend(self, site: Site, operands: Sequence, size: int) -> Extension:
+    def extend(self, site: Site, operands: Sequence, cloud: Cloud) -> Extension:
+        size = cloud.log_weight.shape[0]
         if site.effect(operands).proposal is None:
             draw = lambda *operands: sample_p.bind(*operands, site=site)[0]  # noqa: E731
             return Extension(map_members(draw, operands, size))
@@ -230,7 +231,7 @@ class _Walk:
                 return bind(*operands), cloud, None
             return [Members(x) for x in map_members(bind, operands, self.size)], cloud, None
         if kind == "sample":
-            extension = self.policy.extend(site, operands, self.size)
+            extension = self.policy.extend(site, operands, cloud)
             if extension.index is not None:
                 self.size = extension.index.shape[0]
                 cloud = _take_cloud(cloud, extension.index)

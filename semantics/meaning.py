@@ -14,7 +14,7 @@ from numpyro.distributions import Distribution, Independent
 from ..ppl import UnsupportedError
 from ..ppl.effects import Effect, Site
 from ..ppl.members import map_members
-from ..ppl.population_walk import Extension, populate
+from ..ppl.population_walk import Cloud, Extension, populate
 
 
 def meaning(program: Callable) -> Callable:
@@ -95,18 +95,23 @@ class _Branch:
     grows = True
     records = False
 
-    def extend(self, site: Site, operands, size: int) -> Extension:
+    def extend(self, site: Site, operands, cloud: Cloud) -> Extension:
         _check_finite(site, operands)
+        size = cloud.log_weight.shape[0]
         value, log_mass = map_members(lambda *xs: _outcomes(site, list(map(_widened, xs))), operands, size)
         outcomes = log_mass.shape[1]
-        index = jnp.repeat(jnp.arange(size, dtype=jnp.int32), outcomes)
         value = value.reshape(size * outcomes, *value.shape[2:])
-        log_mass = log_mass.reshape(-1)
-        possible = np.flatnonzero(np.asarray(log_mass) > -np.inf)
-        # Sizes are rounded up to powers of 16, by members of weight zero: few shapes, few compilations.
-        kept = np.resize(possible, 16 ** -(-max(len(possible) - 1, 1).bit_length() // 4))
-        log_mass = jnp.where(np.arange(len(kept)) < len(possible), log_mass[kept], -jnp.inf)
-        return Extension(value[kept], log_mass, index[kept])
+        possible = (log_mass > -jnp.inf) & (cloud.log_weight > -jnp.inf)[:, None]
+        alive = np.flatnonzero(np.asarray(possible))
+        # Members of weight zero end here, but for those that round the size up to a power of 16: few shapes,
+        # few compilations.
+        kept = (
+            np.resize(alive, 16 ** -(-max(len(alive) - 1, 1).bit_length() // 4))
+            if len(alive)
+            else np.zeros(1, int)
+        )
+        log_mass = jnp.where(np.arange(len(kept)) < len(alive), log_mass.reshape(-1)[kept], -jnp.inf)
+        return Extension(value[kept], log_mass, jnp.asarray(kept // outcomes, jnp.int32))
 
     def reduce(self, address, cloud, final) -> None:
         return None

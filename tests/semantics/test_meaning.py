@@ -91,6 +91,29 @@ def test_a_run_at_single_precision_before_does_not_matter():
     assert ppl.seed(program)(jax.random.key(0)).dtype == jnp.int32
 
 
+def test_runs_of_weight_zero_are_not_continued():
+    """Of the 2^40 runs all but one die on the way, each at its first head."""
+
+    def program():
+        def step(c, _):
+            x = bit("x", 0.5)
+            ppl.factor(jnp.where(x == 1, -jnp.inf, jnp.log(2.0)))
+            return c + x, None
+
+        return lax.scan(step, 0, None, length=40)[0]
+
+    assert_same(semantics.meaning(program)(), {"0": 1.0})
+
+
+def test_a_program_without_weight_means_nothing():
+    def program():
+        ppl.factor(jnp.where(bit("x") < 2, -jnp.inf, 0.0))
+        return bit("y")
+
+    measure = semantics.meaning(program)()
+    assert len(measure) == 0 and measure.total == 0.0
+
+
 def test_an_infinite_support_is_refused():
     with pytest.raises(
         ppl.UnsupportedError, match=r"'x' \(test_meaning.*Normal, whose support is not finite"

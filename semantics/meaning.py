@@ -89,7 +89,7 @@ class Measure:
 
 
 class _Branch:
-    """The extend policy of enumeration: a member for every value of the support."""
+    """The extend policy of enumeration: a member for every value of the support; those without weight end."""
 
     moves = False
     grows = True
@@ -101,20 +101,19 @@ class _Branch:
         value, log_mass = map_members(lambda *xs: _outcomes(site, list(map(_widened, xs))), operands, size)
         outcomes = log_mass.shape[1]
         value = value.reshape(size * outcomes, *value.shape[2:])
-        possible = (log_mass > -jnp.inf) & (cloud.log_weight > -jnp.inf)[:, None]
+        possible = (log_mass != -jnp.inf) & (cloud.log_weight != -jnp.inf)[:, None]
         alive = np.flatnonzero(np.asarray(possible))
-        # Members of weight zero end here, but for those that round the size up to a power of 16: few shapes,
-        # few compilations.
-        kept = (
-            np.resize(alive, 16 ** -(-max(len(alive) - 1, 1).bit_length() // 4))
-            if len(alive)
-            else np.zeros(1, int)
-        )
+        kept = np.resize(alive, _rounded_up(len(alive))) if len(alive) else np.zeros(1, int)
         log_mass = jnp.where(np.arange(len(kept)) < len(alive), log_mass.reshape(-1)[kept], -jnp.inf)
         return Extension(value[kept], log_mass, jnp.asarray(kept // outcomes, jnp.int32))
 
     def reduce(self, address, cloud, final) -> None:
         return None
+
+
+def _rounded_up(size: int) -> int:
+    """The next power of 16. Members of weight zero make up the difference: few shapes, few compilations."""
+    return 16 ** -(-max(size - 1, 1).bit_length() // 4)
 
 
 def _outcomes(site: Site, operands):

@@ -114,6 +114,14 @@ def test_a_program_without_weight_means_nothing():
     assert len(measure) == 0 and measure.total == 0.0
 
 
+def test_a_weight_that_is_not_a_number_is_not_lost():
+    def program():
+        ppl.factor(jnp.where(bit("x") == 1, jnp.nan, 0.0))
+        return bit("y")
+
+    assert np.isnan(semantics.meaning(program)().total)
+
+
 def test_an_infinite_support_is_refused():
     with pytest.raises(
         ppl.UnsupportedError, match=r"'x' \(test_meaning.*Normal, whose support is not finite"

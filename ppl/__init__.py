@@ -8,10 +8,14 @@ from . import branches as _branches  # registers how sites in branches behave un
 from .choices import Masked
 from .condition import condition, do
 from .density import log_density
+from .edit import Edit, regenerate, update
 from .effects import deterministic, factor, observe, sample, scope
 from .errors import AddressError, BorelaxError, ChoiceError, UnseededError, UnsupportedError
 from .history import append, history, recall
+from .loop import loop
+from .partly import Partly, partly, prefix
 from .seed import seed
+from .selection import Selection, select
 from .trace import Trace, simulate, trace
 from .types import SiteType, trace_type
 from .weigh import weigh

@@ -21,6 +21,7 @@ from jax import lax
 from . import compat
 from .effects import deterministic_p, effect_primitives, observe_p
 from .history import append_p, recall_p
+from .loop import anyone_p
 from .staging import called_jaxpr, has_effects
 
 HISTORY = frozenset({append_p, recall_p})
@@ -120,6 +121,8 @@ def evaluate(eqn: compat.JaxprEqn, values: Sequence, size: int) -> list:
     """An equation without effects, once for all if its inputs are shared and else once per member."""
     if all(kind_of(x) == Kind.SHARED for x in values):
         return compat.bind(eqn, values)
+    if eqn.primitive is anyone_p:
+        return [jnp.any(rows(values[0], size))]
     if eqn.primitive is append_p and not any(isinstance(x, Members) for x in values[:2]):
         return [_append(*values, size)]
     if eqn.primitive is recall_p and isinstance(values[0], Pool):
@@ -179,6 +182,8 @@ def _flow_equation(eqn: compat.JaxprEqn, ins: list[Kind]) -> list[Kind]:
     if eqn.primitive in effect_primitives:
         kept = eqn.primitive in (observe_p, deterministic_p) and not any(ins)
         return [Kind.SHARED if kept else Kind.MEMBERS for _ in eqn.outvars]
+    if eqn.primitive is anyone_p:
+        return [Kind.SHARED]
     if eqn.primitive is append_p and Kind.MEMBERS not in ins[:2]:
         return [Kind.POOL if any(ins) else Kind.SHARED]
     if concerns_population(eqn) and called_jaxpr(eqn) is not None:

@@ -55,14 +55,14 @@ def weigh_site(kind: str, site: Site, operands) -> tuple[list, jnp.ndarray]:
         site, operands, lambda effect: Effect(distribution=effect.proposal, present=effect.present)
     )
     (value,) = sample_p.bind(*proposal_operands, site=at_proposal)
-    return [value], site.sum(_log_ratio, operands, value)
+    return [value], site.sum(log_ratio, operands, value)
 
 
 def _log_weight(effect: Effect):
     return effect.log_weight if effect.present is None else jnp.where(effect.present, effect.log_weight, 0.0)
 
 
-def _log_ratio(effect: Effect, value):
+def log_ratio(effect: Effect, value):
     """log d - log proposal. A proposal without mass at its own draw is one that has no mass at all: a particle
     that has nowhere to go, of weight zero."""
     log_d, log_q = log_prob(effect.distribution, value), log_prob(effect.proposal, value)

@@ -137,3 +137,12 @@ def test_a_value_where_a_site_is_not_reached_may_be_anything():
     masked = ppl.Masked(np.array([1.0, -5.0]), np.array([True, False]))
     density = ppl.log_density(jax.vmap(member))({"x": masked}, jnp.array([True, False]))
     assert float(density) == -1.0
+
+
+def test_a_weakly_typed_value_is_known_while_a_program_is_traced():
+    program = lambda: ppl.sample("x", dist.Bernoulli(0.5))  # noqa: E731
+    weak = jnp.array(1)
+    assert weak.weak_type
+    assert ppl.simulate(ppl.condition(program, {"x": weak}))(jax.random.key(0)).value == 1
+    with pytest.raises(ppl.ChoiceError, match="outside the support"):
+        ppl.simulate(ppl.condition(program, {"x": weak + 1}))(jax.random.key(0))

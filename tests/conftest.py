@@ -16,9 +16,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jax
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
-settings.register_profile("suite", deadline=None, derandomize=True)
+# Not shrunk: every attempt compiles, and the examples are small.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("suite")
 
 

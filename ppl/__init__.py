@@ -10,14 +10,22 @@ from .condition import condition, do
 from .density import log_density
 from .edit import Edit, regenerate, update
 from .effects import deterministic, factor, observe, sample, scope
-from .errors import AddressError, BorelaxError, ChoiceError, UnseededError, UnsupportedError
+from .errors import AddressError, BorelaxError, ChoiceError, SiteError, UnseededError, UnsupportedError
+from .from_numpyro import from_numpyro
+from .graph import Graph, graph
 from .history import append, history, recall
 from .loop import loop
+from .marginal import marginal
+from .memoise import mem
+from .normalize import normalize
 from .partly import Partly, partly, prefix
+from .reweigh import reweigh
 from .seed import seed
 from .selection import Selection, select
+from .show import show
 from .trace import Trace, simulate, trace
 from .types import SiteType, trace_type
+from .unconstrain import Unconstrained, unconstrain
 from .weigh import weigh
 
 del _branches

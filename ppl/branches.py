@@ -17,13 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import batching
 
-from . import compat, effects
-from .effects import Guard, Site, remake
+from . import compat
+from .effects import Guard, Site, emit, remake
 from .errors import UnsupportedError
 from .interpreter import Handler, walk
-from .staging import jaxpr_has_effects, survey
+from .staging import identity, jaxpr_has_effects, survey
 
-_PRIMITIVES = {primitive.name: primitive for primitive in effects.effect_primitives}
 _batch_cond = batching.fancy_primitive_batchers[lax.cond_p]
 _batch_while = batching.fancy_primitive_batchers[lax.while_p]
 
@@ -44,9 +43,9 @@ class Guarded(Handler):
             )
         else:  # ``present`` is the last field of an effect
             operands = [*operands[:-1], jnp.logical_and(operands[-1], self.condition)]
-        optional = self.common is not None and site.name not in self.common
+        optional = self.common is not None and (site.name, kind == "factor") not in self.common
         site = replace(site, guards=(*site.guards, Guard(self.token, self.branch, optional)))
-        return _PRIMITIVES[kind].bind(*operands, site=site), state, None
+        return emit(kind, site, operands), state, None
 
 
 def select_branches(branches) -> Callable:
@@ -55,7 +54,7 @@ def select_branches(branches) -> Callable:
     The sites of a branch are reached only where the index is that branch.
     """
     token = object()
-    common = set.intersection(*({info.address for info in survey(b.jaxpr)} for b in branches))
+    common = set.intersection(*(set(map(identity, survey(branch.jaxpr))) for branch in branches))
 
     def selected(index, *operands):
         index = index.astype(jnp.int32)

@@ -13,18 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from .errors import AddressError
+from .summary import type_of, values_of
 
 Address = tuple[str, ...]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Masked:
     """The value of a site that only some branches have.
 
     Attributes:
       value: the value, meaningless where ``present`` is false.
       present: bool, with an axis for each scan and vmap around the site; whether the site was reached.
+
+    >>> Masked(jnp.array([1.0, 0.0, 2.0]), jnp.array([True, False, True]))
+    Masked(float32[3]: 1, –, 2)
     """
 
     value: Any
@@ -35,6 +39,17 @@ class Masked:
         pick = lambda x, y: jnp.where(align(self.present, x), x, y)  # noqa: E731
         value = jax.tree.map(pick, self.value, other.value)
         return Masked(value, jnp.logical_or(self.present, other.present))
+
+    def __repr__(self) -> str:
+        values = values_of(self.value, self.present)
+        if not values:
+            return f"Masked(value={self.value!r}, present={self.present!r})"
+        return f"Masked({type_of(self.value)}: {values})"
+
+
+def unmasked(record):
+    """The value of a site that every branch has: always present, even if its parts were recorded branch by branch."""
+    return record.value if isinstance(record, Masked) else record
 
 
 def align(flag, value):

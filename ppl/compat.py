@@ -51,6 +51,19 @@ def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     yield from jex.jaxprs_in_params(eqn.params)
 
 
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many constants a scan has and how many values it carries; they are its first inputs, in this order."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry, _ = eqn.params["ft_in"].unpack()  # jax 0.11 and later
+    return len(consts), len(carry)
+
+
 def evaluate(closed: ClosedJaxpr, args) -> list:
     """Evaluates a closed jaxpr."""
     return jex.jaxpr_as_fun(closed)(*args)
+
+
+def trace_state():
+    """Which trace JAX is in: equal for two calls in one trace, and different inside a transformation."""
+    return jex.get_opaque_trace_state(convention="borelax")

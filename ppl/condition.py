@@ -13,7 +13,7 @@ from .effects import (
     Effect,
     Site,
     deterministic_p,
-    effect_primitives,
+    emit,
     factor_at,
     observe_p,
     remake,
@@ -83,7 +83,7 @@ class _Condition(Handler):
 
     def site(self, kind, site: Site, operands, given, state):
         if given is None:
-            return _PRIMITIVES[kind].bind(*operands, site=site), state, None
+            return emit(kind, site, operands), state, None
         reached = reach(site, operands, given) if isinstance(given, Masked) else None
         if partly := _in_part(given):
             check_support(site, operands, partly.value, partly.known)
@@ -103,7 +103,7 @@ class _Do(Handler):
 
     def site(self, kind, site: Site, operands, given, state):
         if given is None:
-            return _PRIMITIVES[kind].bind(*operands, site=site), state, None
+            return emit(kind, site, operands), state, None
         if partly := _in_part(given):
             return [_draw_the_rest(site, operands, partly)], state, None
         value = given.value if isinstance(given, Masked) else given
@@ -132,6 +132,3 @@ def _draw_the_rest(site: Site, operands, given: Partly):
 def _known_log_prob(effect: Effect, value, known):
     total = known_log_prob(effect.distribution, value, known)
     return total if effect.present is None else jnp.where(effect.present, total, 0.0)
-
-
-_PRIMITIVES = {primitive.name: primitive for primitive in effect_primitives}

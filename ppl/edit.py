@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .choices import Address, Masked, align, flatten, nest
 from .density import reach, unreached
 from .effects import Effect, Guard, Site, log_prob, remake
-from .errors import ChoiceError
+from .errors import ChoiceError, UnsupportedError
 from .given import check_given
 from .interpreter import Handler, interpret
 from .partly import Partly
@@ -69,7 +69,7 @@ def update(program: Callable, choices: Mapping | None = None) -> Callable:
     """
 
     def updated(trace: Trace, *args, **kwargs) -> Edit:
-        staged = stage(program, *args, **kwargs)
+        staged = _stage(program, args, kwargs)
         new = check_given(staged, choices or {}, complete=False, partial=True)
         old = flatten(trace.choices)
         given = _merged(staged, old, new)
@@ -106,7 +106,7 @@ def regenerate(program: Callable, selection: Selection) -> Callable:
     """
 
     def regenerated(trace: Trace, *args, **kwargs) -> Edit:
-        staged = stage(program, *args, **kwargs)
+        staged = _stage(program, args, kwargs)
         redrawn = selection.among(info.address for info in staged.of_kind("sample"))
         old = check_given(staged, trace.choices, complete=True)
         given = {address: choice for address, choice in old.items() if address not in redrawn}
@@ -115,6 +115,17 @@ def regenerate(program: Callable, selection: Selection) -> Callable:
         return Edit(rerun.trace, log_weight, _discarded(old, {}, given, rerun.kept))
 
     return regenerated
+
+
+def _stage(program: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Staged:
+    staged = stage(program, *args, **kwargs)
+    for info in staged.sites:
+        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+            raise UnsupportedError(
+                f"the density of {info} is only an estimate, so a weight that divides by it would be biased; give its "
+                "program an exact algorithm, such as inference.enumerate"
+            )
+    return staged
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 from numpyro.distributions import Distribution
 
 from . import compat
-from .choices import Address, spell
-from .errors import UnseededError
+from .censored import censored_log_prob
+from .choices import Address, Masked, spell
+from .errors import SiteError, UnseededError, UnsupportedError
+from .laws import CENSORED, TRUNCATED, parts, without_event, wrong_density, wrong_draws
 from .randomness import independent
 
 # --------------------------------------------------------------------------- what a program calls
@@ -46,6 +49,7 @@ def sample(name: str, d: Distribution, *, proposal: Distribution | None = None, 
     1
     """
     _check_distribution(name, d, "d")
+    _check_draws(name, d)
     if proposal is not None:
         _check_proposal(name, d, proposal)
     return _bind(sample_p, name, Effect(distribution=d, proposal=proposal), grad)[0]
@@ -76,9 +80,9 @@ def observe(name: str, d: Distribution, value):
     value = jnp.asarray(value)
     shape = d.shape()
     if value.shape != shape:
-        raise ValueError(
-            f"observe({name!r}, ...): the value has shape {value.shape}, but {type(d).__name__} has shape "
-            f"{shape} (batch {d.batch_shape}, event {d.event_shape}); use .expand or .to_event on the "
+        raise SiteError(
+            f"site {name!r} at {source_line()}: the observed value has shape {value.shape}, but {type(d).__name__} "
+            f"has shape {shape} (batch {d.batch_shape}, event {d.event_shape}); use .expand or .to_event on the "
             "distribution so that the shapes agree"
         )
     return _bind(observe_p, name, Effect(distribution=d, value=value))[0]
@@ -93,9 +97,9 @@ def factor(log_weight, name: str | None = None) -> None:
     """
     log_weight = jnp.asarray(log_weight)
     if log_weight.shape != ():
-        raise ValueError(
-            f"factor({name or ''!r}): the log weight has shape {log_weight.shape}; it must be a scalar: sum "
-            "over independent terms, or call factor under vmap"
+        raise SiteError(
+            f"site {name or 'factor'!r} at {source_line()}: the log weight has shape {log_weight.shape}; it must be "
+            "a scalar: sum over independent terms, or call factor under vmap"
         )
     _bind(factor_p, name or "factor", Effect(log_weight=log_weight.astype(float)))
 
@@ -114,6 +118,9 @@ def deterministic(name: str, value):
 
 def scope(name: str):
     """A context manager that prefixes the addresses of the sites inside, nesting dicts in choices.
+
+    Programs are composed by calling them, each under a scope of its own. For n independent copies of one program
+    there is ``jax.vmap(program, in_axes=None, axis_size=n)(*args)``: its sites get a leading axis n.
 
     >>> from borelax import ppl
     >>> import numpyro.distributions as dist
@@ -192,13 +199,18 @@ class Site:
     def __repr__(self) -> str:
         return spell(self.name)
 
-    def map(self, fun: Callable[[Effect], Any], operands):
-        """``fun`` of the site's effect, vmapped over the site's axes."""
-        mapped = lambda *leaves: fun(jax.tree.unflatten(self.tree, leaves))  # noqa: E731
+    def map(self, fun: Callable[..., Any], operands, *values):
+        """``fun(effect, *values)``, vmapped over the site's axes; values have those axes in front."""
+        leaves, tree = jax.tree.flatten(values)
+
+        def one(*both):
+            effect = jax.tree.unflatten(self.tree, both[: self.tree.num_leaves])
+            return fun(effect, *jax.tree.unflatten(tree, both[self.tree.num_leaves :]))
+
         for axis in reversed(self.axes):
-            in_axes = tuple(0 if m else None for m in axis.mapped)
-            mapped = jax.vmap(mapped, in_axes=in_axes, axis_size=axis.size)
-        return mapped(*operands)
+            in_axes = tuple(0 if m else None for m in axis.mapped) + (0,) * len(leaves)
+            one = jax.vmap(one, in_axes=in_axes, axis_size=axis.size)
+        return one(*operands, *leaves)
 
     def draw(self, key, operands, *, from_proposal: bool = False):
         """An independent draw per axis element, all from one key."""
@@ -221,18 +233,25 @@ class Site:
 
         return self.sum(term, operands, value)
 
-    def sum(self, term: Callable[[Effect, Any], Any], operands, *values):
-        """The sum over the site's axes of ``term(effect, *values)``; values have those axes in front."""
-        leaves, tree = jax.tree.flatten(values)
+    def sum(self, term: Callable[..., Any], operands, *values):
+        """The sum over the site's axes of ``term(effect, *values)``; values have those axes in front.
 
-        def one(*both):
-            effect = jax.tree.unflatten(self.tree, both[: self.tree.num_leaves])
-            return term(effect, *jax.tree.unflatten(tree, both[self.tree.num_leaves :]))
+        A density that is estimated draws what it needs under the address "x density" of a site "x".
+        """
+        with ExitStack() as aside:
+            for part in (*self.name[:-1], f"{self.name[-1]} density"):
+                aside.enter_context(compat.named_scope(part))
+            return jnp.sum(self.map(term, operands, *values))
 
-        for axis in reversed(self.axes):
-            in_axes = tuple(0 if m else None for m in axis.mapped) + (0,) * len(leaves)
-            one = jax.vmap(one, in_axes=in_axes, axis_size=axis.size)
-        return jnp.sum(one(*operands, *leaves))
+    def unbatched(self, shapes) -> list[jax.ShapeDtypeStruct]:
+        """The shapes of the operands of one element, without the site's axes."""
+        shapes = list(shapes)
+        for axis in self.axes:
+            shapes = [
+                jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if mapped else x
+                for x, mapped in zip(shapes, axis.mapped)
+            ]
+        return shapes
 
     def effect(self, operands) -> Effect:
         """The effect with batched leaves, for a look at what is there (not for arithmetic)."""
@@ -249,6 +268,11 @@ class Site:
             return None
         return self.map(lambda effect: effect.present, operands)
 
+    def masked(self, operands, value):
+        """The value to record: masked if the site was in a branch that vmap turned into a select."""
+        present = self.present(operands)
+        return value if present is None else Masked(value, present)
+
 
 def log_prob(d: Distribution, value):
     """The total log density of ``d`` at ``value``, minus infinity outside the support of ``d``.
@@ -256,11 +280,22 @@ def log_prob(d: Distribution, value):
     numpyro's densities are formulas that are not zero outside the support (an Exponential(1) at -1 gives
     log density +1): the support is checked here.
     """
-    total = jnp.sum(d.log_prob(value))
+    total = log_prob_formula(d, value)
     support = d.support
     if support is None or type(support).__name__ in ("_Real", "_RealVector"):
         return total
     return jnp.where(jnp.all(support(value)), total, -jnp.inf)
+
+
+def log_prob_formula(d: Distribution, value):
+    """The total log density of ``d`` at a ``value`` that is known to be in its support."""
+    if isinstance(without_event(d), CENSORED):
+        return jnp.sum(censored_log_prob(without_event(d), value))
+    total = jnp.sum(d.log_prob(value))
+    if any(isinstance(part, TRUNCATED) for part in parts(d)):
+        # The probability of the interval was rounded to zero.
+        total = jnp.where(total == jnp.inf, jnp.nan, total)
+    return total
 
 
 # ------------------------------------------------------------------------- the primitives
@@ -277,6 +312,9 @@ def _effect_primitive(name: str, result: Callable[[Site, tuple], list]) -> Primi
             "A program must also not sample at import time, nor be differentiated before it is seeded"
         )
 
+    def refuse_derivative(site: Site):
+        _refuse_derivative(name, site)
+
     def batch(axis_data, operands, dims, *, site: Site):
         mapped = tuple(dim is not None for dim in dims)
         operands = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(operands, dims)]
@@ -287,7 +325,12 @@ def _effect_primitive(name: str, result: Callable[[Site, tuple], list]) -> Primi
     primitive.def_impl(refuse)
     primitive.def_abstract_eval(lambda *avals, site: result(site, avals))
     mlir.register_lowering(primitive, lambda ctx, *args, **params: refuse(*args, **params))
-    ad.primitive_jvps[primitive] = lambda primals, tangents, **params: refuse(*primals, **params)
+    ad.primitive_jvps[primitive] = lambda primals, tangents, *, site: refuse_derivative(site)
+    # Reverse mode moves what no tangent reaches: out of a scan, or into the backward pass as well. A site must stay.
+    partial_eval.custom_partial_eval_rules[primitive] = lambda trace, *tracers, site: refuse_derivative(site)
+    partial_eval.partial_eval_jaxpr_custom_rules[primitive] = lambda saveable, unknown, known, eqn: (
+        refuse_derivative(eqn.params["site"])
+    )
     batching.fancy_primitive_batchers[primitive] = batch
     return primitive
 
@@ -306,16 +349,8 @@ def _sampled(site: Site, avals) -> list:
 @lru_cache(maxsize=4096)
 def _sample_shape(site: Site, avals, default_float) -> jax.ShapeDtypeStruct:
     """The shape and dtype of a draw. Which float is the default matters, so it is part of the cache's key."""
-    unbatched = list(avals)
-    for axis in site.axes:
-        unbatched = [
-            jax.ShapeDtypeStruct(a.shape[1:], a.dtype) if m else a for a, m in zip(unbatched, axis.mapped)
-        ]
-    shape = jax.eval_shape(
-        lambda key, *leaves: jax.tree.unflatten(site.tree, leaves).distribution.sample(key),
-        jax.random.key(0),
-        *unbatched,
-    )
+    draw = lambda *leaves: jax.tree.unflatten(site.tree, leaves).distribution.sample(jax.random.key(0))  # noqa: E731
+    shape = jax.eval_shape(draw, *site.unbatched(avals))
     return jax.ShapeDtypeStruct((*(axis.size for axis in site.axes), *shape.shape), shape.dtype)
 
 
@@ -326,6 +361,12 @@ deterministic_p = _effect_primitive(
     "deterministic", lambda site, avals: _batched_avals(site, avals, lambda e: e.value)
 )
 effect_primitives = frozenset({sample_p, observe_p, factor_p, deterministic_p})
+_BY_NAME = {primitive.name: primitive for primitive in effect_primitives}
+
+
+def emit(kind: str, site: Site, operands) -> list:
+    """Binds a site again, as it is."""
+    return _BY_NAME[kind].bind(*operands, site=site)
 
 
 # ------------------------------------------------------------------------- helpers
@@ -334,6 +375,8 @@ effect_primitives = frozenset({sample_p, observe_p, factor_p, deterministic_p})
 def _bind(primitive: Primitive, name: str, effect: Effect, grad: Hashable = None) -> list:
     leaves, tree = jax.tree.flatten(effect)
     site = Site((_check_name(name),), source_line(), tree, grad=grad)
+    if _in_a_jacobian():
+        _refuse_derivative(primitive.name, site)
     return primitive.bind(*map(jnp.asarray, leaves), site=site)
 
 
@@ -360,24 +403,49 @@ def remake(site: Site, operands, change: Callable[..., Effect], *extra, mapped: 
 
 
 def source_line() -> str:
-    """``file.py:12`` of the nearest caller outside borelax and jax."""
+    """``file.py:12`` of the nearest caller outside borelax, jax and numpyro."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
         frame = frame.f_back
     return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
 
 
-_NOT_THE_USERS = ("borelax", "jax")
+_NOT_THE_USERS = ("borelax", "jax", "numpyro")
+
+
+def _refuse_derivative(kind: str, site: Site):
+    raise UnseededError(
+        f"{kind} site {site} is differentiated before it is handled: jax.grad, jvp, vjp or the like is around it. "
+        "A site has no derivative: move it out of the function, or differentiate a function without sites, such as "
+        "ppl.seed(program) for a given key or ppl.log_density(program)"
+    )
+
+
+def _in_a_jacobian() -> bool:
+    """Whether the program calls us inside ``jax.jacfwd``, ``jacrev`` or ``hessian``. The first is a vmap over
+    directions, which would make a site into a copy for each, and nothing but the call itself tells it from a vmap."""
+    frame = sys._getframe(1)
+    while frame is not None and (module := frame.f_globals.get("__name__", "")) != f"{__package__}.staging":
+        if frame.f_code.co_name == "jacfun" and module.startswith("jax."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _check_name(name: str) -> str:
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"an address is a non-empty string without '/', got {name!r} at {source_line()}")
+        raise SiteError(f"an address is a non-empty string without '/', got {name!r} at {source_line()}: rename it")
     return name
 
 
 def _check_proposal(name: str, d: Distribution, proposal) -> None:
     _check_distribution(name, proposal, "proposal")
+    _check_draws(name, proposal)
+    if getattr(proposal, "is_estimated", False):
+        raise UnsupportedError(
+            f"site {name!r} at {source_line()}: the density of this proposal is only an estimate, and weights divide by "
+            "it, which is biased; give its program an exact algorithm, such as inference.enumerate"
+        )
     kinds = [(x.shape(), x.event_dim, bool(x.support.is_discrete)) for x in (d, proposal)]
     if kinds[0] != kinds[1]:
         described = [
@@ -385,7 +453,7 @@ def _check_proposal(name: str, d: Distribution, proposal) -> None:
             f"event_dim {event_dim})"
             for x, (shape, event_dim, discrete) in zip((d, proposal), kinds)
         ]
-        raise ValueError(
+        raise SiteError(
             f"site {name!r} at {source_line()}: the proposal must be over the same values as the distribution, "
             f"but they are {described[1]} and {described[0]}"
         )
@@ -393,7 +461,14 @@ def _check_proposal(name: str, d: Distribution, proposal) -> None:
 
 def _check_distribution(name: str, d, what: str) -> None:
     if not isinstance(d, Distribution):
-        raise TypeError(
+        raise SiteError(
             f"site {name!r} at {source_line()}: {what} must be a numpyro.distributions object, "
-            f"got {type(d).__name__}"
+            f"got {type(d).__name__}; write ppl.sample(name, dist.Normal(0.0, 1.0))"
         )
+    if reason := wrong_density(d):
+        raise UnsupportedError(f"site {name!r} at {source_line()}: {reason}")
+
+
+def _check_draws(name: str, d: Distribution) -> None:
+    if reason := wrong_draws(d):
+        raise UnsupportedError(f"site {name!r} at {source_line()}: {reason}")

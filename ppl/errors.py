@@ -21,6 +21,10 @@ class ChoiceError(BorelaxError, ValueError):
     """A value given for a site has the wrong shape or dtype, or lies outside the site's support."""
 
 
+class SiteError(BorelaxError, TypeError, ValueError):
+    """A site was called with arguments that no site can have."""
+
+
 class UnseededError(BorelaxError, RuntimeError):
     """An effect reached JAX itself: the program ran without a transformation that handles its effects."""
 

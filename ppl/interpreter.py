@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import compat
-from .choices import Address, Masked, align, spell
+from .choices import Address, Masked, align
 from .compat import scopes_of
 from .effects import Site, effect_primitives
 from .errors import UnsupportedError
-from .staging import Staged, called_jaxpr, count_draws, has_effects, survey, unsupported
+from .staging import Staged, addresses, called_jaxpr, count_draws, has_effects, survey, unsupported
 
 
 class Handler(Protocol):
@@ -86,7 +86,8 @@ def visit(eqn: compat.JaxprEqn, values: list, handler: Handler, state, given, sc
     name = eqn.primitive.name
     if eqn.primitive in effect_primitives:
         site = eqn.params["site"].under(scope)
-        outs, state, record = handler.site(name, site, values, given.get(site.name), state)
+        own = given.get(site.name) if name == "sample" else None  # a factor may be named like a site
+        outs, state, record = handler.site(name, site, values, own, state)
         return outs, state, {} if record is None else {site.name: record}
     if called_jaxpr(eqn) is not None:
         return _call(eqn, values, handler, state, given, scope)
@@ -129,9 +130,9 @@ def _without_derivative(called, sites: list[str]):
 def _scan(eqn, values, handler, state, given, scope):
     params = eqn.params
     closed, length = params["jaxpr"], params["length"]
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    num_consts, num_carry = compat.scan_counts(eqn)
     consts, init, xs = values[:num_consts], values[num_consts:][:num_carry], values[num_consts + num_carry :]
-    inside = {info.address for info in survey(closed.jaxpr, scope)}
+    inside = addresses(survey(closed.jaxpr, scope))
     given_inside = {address: value for address, value in given.items() if address in inside}
 
     divided = handler.divide(state, [count_draws(closed.jaxpr)], length)
@@ -165,7 +166,8 @@ def _scan(eqn, values, handler, state, given, scope):
 def _cond(eqn, values, handler, state, given, scope):
     index, *operands = values
     branches = eqn.params["branches"]
-    infos = {info.address: info for closed in branches for info in survey(closed.jaxpr, scope)}
+    inside = (info for closed in branches for info in survey(closed.jaxpr, scope))
+    infos = {info.address: info for info in inside if info.kind != "factor"}
     divided = handler.divide(state, [count_draws(closed.jaxpr) for closed in branches])
     after, states = (None, [None] * len(branches)) if divided is None else divided
 
@@ -227,8 +229,9 @@ def _while(eqn, values, handler, state, given, scope):
             _, (going_round, inner) = handler.divide(state, [int(any(draws)), count_draws(closed.jaxpr)])
         outs, inner, records = walk(closed.jaxpr, closed.consts, args, handler, inner, {}, scope)
         if records:
+            site = next(info for info in survey(closed.jaxpr, scope) if info.address == min(records))
             raise UnsupportedError(
-                f"site {spell(min(records))!r} is inside a while_loop: it has no fixed number of values to "
+                f"site {site} is inside a while_loop: it has no fixed number of values to "
                 "trace or condition on; use lax.scan or lax.fori_loop with a fixed number of steps"
             )
         return outs, inner if divided is None else going_round

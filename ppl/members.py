@@ -200,7 +200,7 @@ def _flow_equation(eqn: compat.JaxprEqn, ins: list[Kind]) -> list[Kind]:
 
 def flow_scan(eqn: compat.JaxprEqn, ins: Sequence[Kind]) -> tuple[list[Kind], list[Kind]]:
     """The kinds of a scan's carry (the least that every iteration keeps) and of its stacked outputs."""
-    num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    num_consts, num_carry = compat.scan_counts(eqn)
     consts, carry, xs = ins[:num_consts], ins[num_consts:][:num_carry], ins[num_consts + num_carry :]
     xs = [Kind.MEMBERS if kind else kind for kind in xs]
     body = partial(flow, eqn.params["jaxpr"].jaxpr)

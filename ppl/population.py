@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import BorelaxError
+from .table import Bar, Table
 
 
 class DegenerateWarning(UserWarning):
@@ -35,6 +36,7 @@ class Population:
       died: int32, the factor (of ``factors``) after which no member had weight left, or -1.
       factors: the names of the program's factors, with their source lines.
       initial_size: the number of members that ``origin`` counts.
+      exact: whether the population is the measure itself, by enumeration, so that its evidence has no error.
 
     Under ``vmap`` a program returns a batch of populations; what is asked of it is answered for each.
     """
@@ -46,6 +48,7 @@ class Population:
     died: jax.Array
     factors: tuple[str, ...] = field(default=(), metadata={"static": True})
     initial_size: int = field(default=0, metadata={"static": True})
+    exact: bool = field(default=False, metadata={"static": True})
 
     @property
     def size(self) -> int:
@@ -73,6 +76,8 @@ class Population:
         if self.log_weight.ndim > 1:
             return jax.vmap(lambda population: population.log_evidence_se)(self)
         n = self.initial_size
+        if self.exact:
+            return jnp.zeros((), self.log_weight.dtype)
         if n == 1:
             return jnp.full((), jnp.inf, self.log_weight.dtype)
         family = jnp.zeros(n, self.log_weight.dtype).at[self.origin].add(self.weight)
@@ -157,22 +162,41 @@ class Population:
             warnings.warn(self._obituary(), DegenerateWarning, stacklevel=3)
 
     def __repr__(self) -> str:
-        if isinstance(self.log_weight, jax.core.Tracer) or np.ndim(self.log_weight) != 1:
+        lines = [f"  {weight:6.1%}  {member}" for weight, member in self._heaviest()]
+        if 0 < len(lines) < self.size:
+            lines.append(f"  ... and {self.size - len(lines)} more")
+        return "\n".join([self._title(), *lines])
+
+    def _repr_html_(self) -> str:
+        heaviest = self._heaviest()
+        longest = heaviest[0][0] if heaviest else 1.0
+        rows = [(Bar(float(np.nan_to_num(weight / longest))), f"{weight:.1%}", member) for weight, member in heaviest]
+        if 0 < len(rows) < self.size:
+            rows.append(("", "", f"… and {self.size - len(rows)} more"))
+        return Table(("weight", "", "value"), tuple(rows), self._title())._repr_html_()
+
+    def _title(self) -> str:
+        if not self._is_one_known():
             return f"Population(value={self.value!r}, log_weight={self.log_weight!r})"
         if self._dead():
             return f"Population of {self.size}: {self._obituary()}"
-        order = np.argsort(-np.asarray(self.log_weight), kind="stable")[:5]
-        lines = [
+        return (
             f"Population of {self.size}: log evidence {float(self.log_evidence):.4g} ± "
             f"{float(self.log_evidence_se):.2g}, ESS {float(self.ess):.1f}"
-        ]
+        )
+
+    def _heaviest(self) -> list[tuple[float, str]]:
+        """Normalised weights and values of the five heaviest members, if this is one population that has weight."""
+        if not self._is_one_known() or self._dead():
+            return []
         weight = np.asarray(self.weight)
-        for i in order:
-            member = jax.tree.map(lambda x: np.asarray(x[i]), self.value)
-            lines.append(f"  {weight[i]:6.1%}  {_short(member)}")
-        if self.size > len(order):
-            lines.append(f"  ... and {self.size - len(order)} more")
-        return "\n".join(lines)
+        order = np.argsort(-np.asarray(self.log_weight), kind="stable")[:5]
+        return [
+            (float(weight[i]), _short(jax.tree.map(lambda x: np.asarray(x[i]), self.value))) for i in order
+        ]
+
+    def _is_one_known(self) -> bool:
+        return not isinstance(self.log_weight, jax.core.Tracer) and np.ndim(self.log_weight) == 1
 
 
 def _short(member) -> str:

@@ -279,7 +279,7 @@ class _Walk:
     def scan(self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool):
         params, size = eqn.params, self.size
         body, length = params["jaxpr"], params["length"]
-        num_consts, num_carry = params["num_consts"], params["num_carry"]
+        num_consts, num_carry = compat.scan_counts(eqn)
         consts, init = values[:num_consts], values[num_consts:][:num_carry]
         xs = values[num_consts + num_carry :]
         carry_kinds, y_kinds = flow_scan(eqn, list(map(kind_of, values)))
@@ -340,7 +340,7 @@ class _Walk:
         """A scan whose population grows: its steps, one after the other."""
         params = eqn.params
         body, length = params["jaxpr"], params["length"]
-        num_consts, num_carry = params["num_consts"], params["num_carry"]
+        num_consts, num_carry = compat.scan_counts(eqn)
         consts, carry = values[:num_consts], values[num_consts:][:num_carry]
         xs = values[num_consts + num_carry :]
         history: list[list] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,7 +54,7 @@ class Staged:
     @property
     def optional(self) -> set[Address]:
         """The addresses that some branch lacks."""
-        return {info.address for info in self.sites if info.optional}
+        return addresses(info for info in self.sites if info.optional)
 
     def of_kind(self, *kinds: str) -> list[SiteInfo]:
         return [info for info in self.sites if info.kind in kinds]
@@ -183,20 +183,30 @@ def survey(jaxpr: compat.Jaxpr, scope: Address = ()) -> Iterator[SiteInfo]:
 
 def union(branches: list[list[SiteInfo]]) -> Iterator[SiteInfo]:
     """The sites of several branches of which one runs. An address that some branch may lack is optional."""
-    common = set.intersection(*({info.address for info in branch} for branch in branches))
-    optional = {info.address for branch in branches for info in branch if info.optional}
-    first: dict[Address, tuple[int, SiteInfo]] = {}
+    common = set.intersection(*(set(map(identity, branch)) for branch in branches))
+    optional = {identity(info) for branch in branches for info in branch if info.optional}
+    first: dict[tuple[Address, bool], tuple[int, SiteInfo]] = {}
     for index, branch in enumerate(branches):
         for info in branch:
-            seen_in, seen = first.setdefault(info.address, (index, info))
+            seen_in, seen = first.setdefault(identity(info), (index, info))
             if info.kind == "factor" or seen_in == index:
-                may_lack = info.address in optional or info.address not in common
+                may_lack = identity(info) in optional or identity(info) not in common
                 yield replace(info, optional=may_lack)
             elif (info.kind, info.shape, info.dtype) != (seen.kind, seen.shape, seen.dtype):
                 raise AddressError(
                     f"the branches of one cond disagree on {spell(info.address)!r}: {_describe(seen)} and "
                     f"{_describe(info)}; give the sites different names"
                 )
+
+
+def identity(info: SiteInfo) -> tuple[Address, bool]:
+    """What tells sites apart: a factor is never the site whose name it has."""
+    return info.address, info.kind == "factor"
+
+
+def addresses(infos: Iterable[SiteInfo]) -> set[Address]:
+    """The addresses of sites. Factors have none: their names are for messages, and may be those of sites."""
+    return {info.address for info in infos if info.kind != "factor"}
 
 
 def exclusive(one: Site, other: Site) -> bool:
@@ -207,10 +217,20 @@ def exclusive(one: Site, other: Site) -> bool:
 
 def unsupported(eqn: compat.JaxprEqn) -> UnsupportedError:
     """The refusal of a JAX construct that contains sites and that the walk does not know."""
+    site = next(sites_within(eqn))
     return UnsupportedError(
-        f"sites lie inside {eqn.primitive.name!r}, which borelax does not walk; move them out of it "
+        f"site {site} lies inside {eqn.primitive.name!r}, which borelax does not walk; move it out of there "
         "(scan, cond, switch, while_loop, vmap, jit, remat and custom derivatives are supported)"
     )
+
+
+def sites_within(eqn: compat.JaxprEqn) -> Iterator[Site]:
+    """The sites anywhere in an equation, under their own names, whatever the equation is."""
+    if eqn.primitive in effect_primitives:
+        yield eqn.params["site"]
+    for jaxpr in compat.inner_jaxprs(eqn):
+        for inner in jaxpr.eqns:
+            yield from sites_within(inner)
 
 
 def _check_addresses(sites: tuple[SiteInfo, ...]) -> None:
@@ -219,7 +239,9 @@ def _check_addresses(sites: tuple[SiteInfo, ...]) -> None:
         if info.kind == "factor":
             continue
         other = seen.setdefault(info.address, info)
-        if other is not info and not exclusive(other.site, info.site):
+        # A transformed while_loop meets the sites of its condition once before it begins: one site in two places.
+        unrolled = info.unbounded and other.site.source == info.site.source
+        if other is not info and not unrolled and not exclusive(other.site, info.site):
             raise AddressError(
                 f"two sites have the address {spell(info.address)!r}: {other.site.source} and "
                 f"{info.site.source}; rename one, or put one under ppl.scope"

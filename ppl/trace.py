@@ -9,19 +9,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .choices import Masked, nest
+from .choices import Masked, nest, unmasked
 from .density import score
 from .effects import deterministic_p
 from .interpreter import Handler, interpret
+from .random_key import refuse_keys
 from .seed import seed
 from .staging import stage
+from .summary import type_of, values_of
+from .table import Table
 from .weigh import weigh_site
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
-    """A run of a program.
+    """A run of a program. Its repr is a table.
 
     Attributes:
       value: what the program returned.
@@ -38,6 +41,12 @@ class Trace:
     log_weight: jax.Array
     deterministic: dict
 
+    def __repr__(self) -> str:
+        return repr(_table(self))
+
+    def _repr_html_(self) -> str:
+        return _table(self)._repr_html_()
+
 
 def trace(program: Callable) -> Callable:
     """A program that runs the original and returns its :class:`Trace`. It carries no factors.
@@ -52,10 +61,11 @@ def trace(program: Callable) -> Callable:
 
     def traced(*args, **kwargs):
         staged = stage(program, *args, **kwargs)
+        refuse_keys(staged.of_kind("sample"))
         zero = jnp.zeros((), float)
         value, (log_density, log_weight), records = interpret(staged, _Tracing(), (zero, zero))
         computed = {info.address for info in staged.of_kind("deterministic")}
-        records = {a: x if a in staged.optional else _unmasked(x) for a, x in records.items()}
+        records = {a: x if a in staged.optional else unmasked(x) for a, x in records.items()}
         return Trace(
             value,
             nest({address: x for address, x in records.items() if address not in computed}),
@@ -86,19 +96,28 @@ class _Tracing(Handler):
         log_density, log_weight = state
         if kind == "deterministic":
             outs = deterministic_p.bind(*operands, site=site)
-            return outs, state, _present(site, operands, site.value_of(outs))
+            return outs, state, site.masked(operands, site.value_of(outs))
         outs, increment = weigh_site(kind, site, operands)
         density = score(site, operands, outs[0]) if kind == "sample" else increment
         state = log_density + density.astype(float), log_weight + increment.astype(float)
-        return outs, state, _present(site, operands, outs[0]) if kind == "sample" else None
+        return outs, state, site.masked(operands, outs[0]) if kind == "sample" else None
 
 
-def _present(site, operands, value):
-    """The value to record: masked if the site was in a branch that vmap turned into a select."""
-    present = site.present(operands)
-    return value if present is None else Masked(value, present)
+def _table(trace: Trace) -> Table:
+    """A trace to look at: under ``jit`` without values, under ``vmap`` with its batch axes."""
+    parts = {"sample": trace.choices, "deterministic": trace.deterministic, "value": trace.value}
+    rows = []
+    for kind, tree in parts.items():
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, Masked))
+        for path, leaf in leaves:
+            value, present = (leaf.value, leaf.present) if isinstance(leaf, Masked) else (leaf, None)
+            for inner, part in jax.tree_util.tree_flatten_with_path(value)[0]:
+                address = jax.tree_util.keystr((*path, *inner), simple=True, separator="/")
+                rows.append((address, kind, type_of(part), values_of(part, present)))
+    title = f"Trace: log density {_scalar(trace.log_density)}, log weight {_scalar(trace.log_weight)}"
+    return Table(("address", "kind", "type", "values"), tuple(rows), title)
 
 
-def _unmasked(record):
-    """A site that every branch has is always present, even if its parts were recorded branch by branch."""
-    return record.value if isinstance(record, Masked) else record
+def _scalar(x) -> str:
+    """A number, if it is known and one; else its type."""
+    return (getattr(x, "shape", ()) == () and values_of(x)) or type_of(x)

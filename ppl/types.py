@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from .choices import Address, nest
+from .describe import spell_support, support_of
+from .errors import UnsupportedError
 from .staging import SiteInfo, stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SiteType:
     """The type of one site.
 
@@ -32,6 +32,11 @@ class SiteType:
     optional: bool
     source: str
 
+    def __repr__(self) -> str:
+        shape = "" if self.shape is None else f" {self.dtype}[{','.join(map(str, self.shape))}]"
+        support = f" in {spell_support(self.support)}" if self.support is not None else ""
+        return f"SiteType({self.kind}{shape}{support}{', optional' if self.optional else ''}, {self.source})"
+
 
 def trace_type(program: Callable) -> Callable:
     """``(*args) -> {address: SiteType}``, nested like choices. Nothing is run: the program is traced only.
@@ -46,6 +51,12 @@ def trace_type(program: Callable) -> Callable:
     def typed(*args, **kwargs) -> dict:
         staged = stage(program, *args, **kwargs)
         infos = staged.of_kind("sample", "observe", "deterministic")
+        for info in infos:
+            if info.unbounded:
+                raise UnsupportedError(
+                    f"site {info} is inside a while_loop: it has no fixed number of values, so no type; use lax.scan, "
+                    "lax.fori_loop with a fixed number of steps, or ppl.loop"
+                )
         types: dict[Address, SiteType] = {info.address: _site_type(info) for info in infos}
         return nest(types)
 
@@ -53,15 +64,5 @@ def trace_type(program: Callable) -> Callable:
 
 
 def _site_type(info: SiteInfo) -> SiteType:
-    support = None if info.kind == "deterministic" else _support(info)
+    support = None if info.kind == "deterministic" else support_of(info)
     return SiteType(info.shape, info.dtype, support, info.kind, info.optional, info.site.source)
-
-
-def _support(info: SiteInfo):
-    leaves = list(info.operands)
-    for axis in info.site.axes:
-        leaves = [
-            jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if mapped else leaf
-            for leaf, mapped in zip(leaves, axis.mapped)
-        ]
-    return jax.eval_shape(lambda *leaves: info.site.effect(leaves).distribution.support, *leaves)

@@ -1,23 +1,25 @@
-"""The README's programs run as printed, in order and in one session, and print what it says they print."""
+"""The programs of the README and of the pages in docs run as printed, page by page, and print what is said there."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
 from tree import ROOT
 
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_programs_print_what_the_readme_says(capsys):
-    text = (ROOT / "README.md").read_text()
-    names: dict = {"__name__": "readme"}
+@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+def test_the_programs_print_what_the_page_says(page, capsys):
+    text = (ROOT / page).read_text()
+    names: dict = {"__name__": "page"}
     programs = 0
     for block in BLOCK.finditer(text):
         language, content = block.groups()
         if language == "python":
             line = text[: block.start(2)].count("\n")
-            exec(compile("\n" * line + content, "README.md", "exec"), names)  # errors name the README's lines
+            exec(compile("\n" * line + content, page, "exec"), names)  # errors name the page's lines
             programs += 1
         else:
             assert capsys.readouterr().out == content

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from thresholds import assert_mean
 
-from borelax import inference, ppl
+from borelax import inference, ppl, semantics
 
 
 def regression(xs):
@@ -45,3 +45,34 @@ def test_a_value_that_no_draw_touches_still_has_a_member_axis():
 def test_the_number_of_members_is_checked():
     with pytest.raises(ValueError, match="positive integer"):
         inference.importance(regression, 0)
+
+
+def coins():
+    x = ppl.sample("x", dist.Bernoulli(0.25), proposal=dist.Bernoulli(0.5))
+    y = jax.lax.cond(x == 1, lambda: ppl.sample("y", dist.Bernoulli(0.75)), lambda: 0)
+    ppl.factor(0.5 * y - 0.25 * x)
+    return x, y
+
+
+def test_a_retained_member_is_a_member_like_the_others():
+    """Conditional importance sampling, exactly: P(pick i, and it is x) is p(x) E[1 / Z | x is in it]."""
+    n, algorithm = 2, inference.importance
+    forth: dict = {}
+    for population, probability in semantics.meaning(algorithm(coins, n))():
+        weight = np.exp(np.asarray(population.log_weight))
+        for i in range(n):
+            value = tuple(int(v[i]) for v in population.value)
+            forth[value] = forth.get(value, 0.0) + probability * weight[i] / weight.sum()
+    for trace, mass in traces():
+        value = tuple(map(int, trace.value))
+        runs = semantics.meaning(algorithm(coins, n, retained=trace.choices))()
+        reciprocal = sum(p / np.exp(np.asarray(run.log_weight)).mean() for run, p in runs)
+        assert mass * reciprocal == pytest.approx(forth[value], rel=1e-6)
+        first, _ = next(iter(runs))
+        assert tuple(int(v[0]) for v in first.value) == value
+
+
+def traces():
+    """The traces of the coins, with the program's own density."""
+    for trace, _ in semantics.meaning(ppl.trace(coins))():
+        yield trace, float(np.exp(ppl.log_density(coins)(trace.choices)))

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from scipy import stats
 
 from borelax import ppl
 from borelax.ppl.interpreter import Handler, interpret
@@ -221,7 +222,7 @@ def test_sites_in_a_construct_that_the_walk_does_not_know_are_refused():
         matvec = lambda x: x * jnp.exp(draw("x"))  # noqa: E731
         return lax.custom_linear_solve(matvec, b, lambda mv, b: b)
 
-    with pytest.raises(ppl.UnsupportedError, match="sites lie inside 'custom_linear_solve'"):
+    with pytest.raises(ppl.UnsupportedError, match="lies inside 'custom_linear_solve'"):
         ppl.seed(program)(KEY, jnp.ones(2))
 
 
@@ -246,3 +247,59 @@ def test_a_custom_derivative_around_a_site_is_not_used(rule):
     assert np.isfinite(seeded(KEY, jnp.array(1.0)))
     with pytest.raises(ppl.UnsupportedError, match=r"custom derivative rule contains the sites 'x'"):
         jax.grad(lambda x: seeded(KEY, x))(jnp.array(1.0))
+
+
+def normal(name="x"):
+    return ppl.sample(name, dist.Normal(0.0, 1.0))
+
+
+def half(x):
+    ppl.factor(0.5 * x, "x")
+    return x
+
+
+FACTORS = {
+    "beside": (lambda: half(normal()), {"x": 2.0}, (2.0,), 1.0),
+    "in a branch": (lambda: lax.cond(normal() > 0, lambda: half(3.0), lambda: 0.0), {"x": 2.0}, (2.0,), 1.5),
+    "in another branch": (
+        lambda: lax.cond(normal("y") > 0, lambda: half(3.0), normal),
+        {"x": ppl.Masked(9.0, False), "y": 1.0},
+        (1.0,),
+        1.5,
+    ),
+    "in a scan": (lambda: lax.map(half, normal() * jnp.arange(3.0)), {"x": 2.0}, (2.0,), 3.0),
+    "in some branches of a batch": (
+        lambda: jax.vmap(lambda x: lax.cond(x > 0, half, jnp.negative, x))(normal() * jnp.arange(3.0)),
+        {"x": 2.0},
+        (2.0,),
+        3.0,
+    ),
+    "in another branch of a batch": (
+        lambda: jax.vmap(lambda y: lax.cond(y > 0, half, lambda y: normal(), y))(
+            normal("y") * jnp.arange(2.0)
+        ),
+        {"x": ppl.Masked(jnp.array([2.0, 9.0]), jnp.array([True, False])), "y": 1.0},
+        (1.0, 2.0),
+        0.5,
+    ),
+    "beside, in a scan in a branch": (
+        lambda: lax.cond(
+            True, lambda: lax.map(lambda _: half(normal()), jnp.arange(2)), lambda: jnp.zeros(2)
+        ),
+        {"x": ppl.Masked(jnp.array([2.0, 4.0]), jnp.array([True, True]))},
+        (2.0, 4.0),
+        3.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("program", "choices", "drawn", "factors"), FACTORS.values(), ids=FACTORS)
+def test_a_factor_may_be_named_like_a_site(program, choices, drawn, factors):
+    """Its name is for messages, and no address."""
+    shapes = jax.tree.map(jnp.shape, ppl.simulate(program)(jax.random.key(0)).choices)
+    assert shapes == jax.tree.map(jnp.shape, choices)
+    optional = {(name,) for name, choice in choices.items() if isinstance(choice, ppl.Masked)}
+    assert stage(program).optional == optional
+    expected = pytest.approx(stats.norm.logpdf(drawn).sum() + factors, rel=1e-5)
+    assert float(ppl.log_density(program)(choices)) == expected
+    assert float(ppl.log_density(ppl.condition(program, choices))({})) == expected

@@ -1,0 +1,58 @@
+"""The coverage table: what each transformation makes of each JAX construct is what docs/coverage.md says.
+
+If a test here fails because something works now, or is refused in other words: ``python tests/coverage_table.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from coverage_programs import ROWS, around_plain
+from coverage_table import COLUMNS, Truth, cells, page, read_page
+from plain_runs import all_runs
+
+WRITTEN = read_page()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_page_says_what_happens(row):
+    assert cells(row) == WRITTEN[row.name], "run `python tests/coverage_table.py` and read what has changed"
+
+
+def test_the_page_has_every_row_and_column():
+    assert list(WRITTEN) == [row.name for row in ROWS]
+    assert all(list(row) == COLUMNS for row in WRITTEN.values())
+
+
+def test_the_page_can_be_read_back():
+    table = {
+        "a": dict.fromkeys(COLUMNS),
+        "b": dict.fromkeys(COLUMNS, "site 'y' (model.py:7) is wrong; move it"),
+    }
+    text = page(table)
+    assert text.count("works") == len(COLUMNS) and text.count("(1)") == len(COLUMNS)
+
+
+def test_plain_runs_are_all_there_are():
+    runs = all_runs(around_plain)
+    assert len(runs) == 8 and sum(run.prior for run in runs) == pytest.approx(1.0, abs=1e-15)
+    assert len({tuple(run.choices.values()) for run in runs}) == 8
+    run = next(run for run in runs if run.choices == {"x": 1, "y": 0, "z": 1})
+    assert run.value == (1, 2, 1) and run.log_weight == -0.25
+    assert run.log_density == pytest.approx(np.log(0.25 * 0.5 * 0.5) - 0.25, abs=1e-15)
+
+
+def test_a_wrong_construct_is_found():
+    """One draw for two, a factor counted twice and a probability that is off are no third state."""
+    from coverage_programs import QUARTER, Row, around, copies, copies_plain
+
+    once = copies(lambda copy, qs: copy(qs[0]) + 0 * qs)
+    with pytest.raises((AssertionError, KeyError)):
+        cells(Row("one draw for two", once, copies_plain, (QUARTER,)))
+    for name, wrong in {
+        "twice": lambda factor, p: (factor(0.125), around(lambda f: f)(factor, p))[1],
+        "probability": lambda factor, p: around(lambda f: f)(factor, p + 0.25),
+    }.items():
+        with pytest.raises(AssertionError):
+            cells(Row(name, wrong, around_plain, (QUARTER,)))
+    assert Truth(ROWS[0]).runs

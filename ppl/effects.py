@@ -280,6 +280,8 @@ def log_prob(d: Distribution, value):
     numpyro's densities are formulas that are not zero outside the support (an Exponential(1) at -1 gives
     log density +1): the support is checked here.
     """
+    if isinstance(without_event(d), CENSORED):
+        return jnp.sum(censored_log_prob(without_event(d), value))
     total = log_prob_formula(d, value)
     support = d.support
     if support is None or type(support).__name__ in ("_Real", "_RealVector"):
@@ -289,8 +291,6 @@ def log_prob(d: Distribution, value):
 
 def log_prob_formula(d: Distribution, value):
     """The total log density of ``d`` at a ``value`` that is known to be in its support."""
-    if isinstance(without_event(d), CENSORED):
-        return jnp.sum(censored_log_prob(without_event(d), value))
     total = jnp.sum(d.log_prob(value))
     if any(isinstance(part, TRUNCATED) for part in parts(d)):
         # The probability of the interval was rounded to zero.

@@ -172,7 +172,7 @@ def _value(site: Site, effect: Effect, x):
     rounded = lax.optimization_barrier(lax.stop_gradient(value))
     returns = jnp.all(jnp.abs(bijection(d).inv(rounded) - x) < 1.0)
     resolved = jnp.logical_not(here) | (returns & jnp.all(d.support(rounded)))
-    return value, term, resolved
+    return value, jnp.where(here, term, 0.0), resolved
 
 
 def _position(site: Site, expected: _Coordinates, effect: Effect, value):

@@ -401,6 +401,13 @@ def test_a_density_without_bound_stays_below_infinity():
     assert float(jax.jit(density)({"x": -200.0})) < 0.0
 
 
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_an_overflow_is_seen_through_the_compiler(jit):
+    """The formula is inf - inf there. XLA takes log(exp(x)) for x, so that the way back from infinity looks open."""
+    density = ppl.unconstrain(at_x(lambda: dist.Gompertz(1.0, 2.0))).log_density
+    assert float((jax.jit(density) if jit else density)({"x": 100.0})) == -np.inf
+
+
 def test_a_model_that_is_nan_stays_nan():
     def program():
         x = ppl.sample("x", dist.Exponential(1.0))

@@ -291,7 +291,13 @@ def log_prob(d: Distribution, value):
 
 def log_prob_formula(d: Distribution, value):
     """The total log density of ``d`` at a ``value`` that is known to be in its support."""
-    total = jnp.sum(d.log_prob(value))
+    elements = d.log_prob(value)
+    if jnp.shape(elements) != d.batch_shape:
+        raise UnsupportedError(
+            f"{type(d).__name__} gives {jnp.shape(elements)} log densities for a batch of shape {d.batch_shape}: its "
+            "density cannot be relied on; write it with other transforms"
+        )
+    total = jnp.sum(elements)
     if any(isinstance(part, TRUNCATED) for part in parts(d)):
         # The probability of the interval was rounded to zero.
         total = jnp.where(total == jnp.inf, jnp.nan, total)
@@ -443,8 +449,8 @@ def _check_proposal(name: str, d: Distribution, proposal) -> None:
     _check_draws(name, proposal)
     if getattr(proposal, "is_estimated", False):
         raise UnsupportedError(
-            f"site {name!r} at {source_line()}: the density of this proposal is only an estimate, and weights divide by "
-            "it, which is biased; give its program an exact algorithm, such as inference.enumerate"
+            f"site {name!r} at {source_line()}: the density of this proposal is only an estimate, and weights "
+            "divide by it, which is biased; give its program an exact algorithm, such as inference.enumerate"
         )
     kinds = [(x.shape(), x.event_dim, bool(x.support.is_discrete)) for x in (d, proposal)]
     if kinds[0] != kinds[1]:

@@ -37,7 +37,7 @@ def marginal(program: Callable, keep: str, algorithm: Algorithm) -> Callable:
     probabilities*, PLDI 2023.
 
     >>> from borelax import inference, ppl
-    >>> import numpyro.distributions as dist
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> def noisy(p):
     ...     x = ppl.sample("x", dist.Bernoulli(p))
     ...     ppl.sample("y", dist.Bernoulli(0.25 + 0.5 * x))

@@ -193,10 +193,7 @@ def union(branches: list[list[SiteInfo]]) -> Iterator[SiteInfo]:
                 may_lack = identity(info) in optional or identity(info) not in common
                 yield replace(info, optional=may_lack)
             elif (info.kind, info.shape, info.dtype) != (seen.kind, seen.shape, seen.dtype):
-                raise AddressError(
-                    f"the branches of one cond disagree on {spell(info.address)!r}: {_describe(seen)} and "
-                    f"{_describe(info)}; give the sites different names"
-                )
+                raise _disagreement(seen, info)
 
 
 def identity(info: SiteInfo) -> tuple[Address, bool]:
@@ -246,6 +243,8 @@ def _check_addresses(sites: tuple[SiteInfo, ...]) -> None:
                 f"two sites have the address {spell(info.address)!r}: {other.site.source} and "
                 f"{info.site.source}; rename one, or put one under ppl.scope"
             )
+        if (info.kind, info.shape, info.dtype) != (other.kind, other.shape, other.dtype):
+            raise _disagreement(other, info)
     for address, info in seen.items():
         for length in range(1, len(address)):
             if address[:length] in seen:
@@ -253,6 +252,13 @@ def _check_addresses(sites: tuple[SiteInfo, ...]) -> None:
                     f"{spell(address[:length])!r} is a site ({seen[address[:length]].site.source}) and also "
                     f"the scope of {info}; rename one of them"
                 )
+
+
+def _disagreement(one: SiteInfo, other: SiteInfo) -> AddressError:
+    return AddressError(
+        f"the branches of one cond disagree on {spell(one.address)!r}: {_describe(one)} and {_describe(other)}; give "
+        "the sites different names"
+    )
 
 
 def _lengthen(info: SiteInfo, length: int) -> SiteInfo:

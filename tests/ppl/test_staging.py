@@ -168,3 +168,13 @@ def test_sites_of_different_branches_exclude_each_other():
     sites = {info.address[0]: info.site for info in stage(jax.vmap(program), jnp.ones(2, bool)).sites}
     assert exclusive(sites["x"], sites["y"])
     assert not exclusive(sites["x"], sites["x"]) and not exclusive(sites["y"], sites["z"])
+
+
+def test_branches_under_vmap_agree_on_a_site():
+    def program():
+        sampled = lambda: ppl.sample("x", dist.Normal(0.0, 1.0))  # noqa: E731
+        observed = lambda: ppl.observe("x", dist.Normal(0.0, 1.0), 1.0)  # noqa: E731
+        return jax.vmap(lambda b: jax.lax.cond(b, sampled, observed))(jnp.array([True, False]))
+
+    with pytest.raises(ppl.AddressError, match=r"branches of one cond disagree on 'x': observe .* and sample"):
+        stage(program)

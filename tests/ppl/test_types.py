@@ -64,11 +64,10 @@ def scoped(fun):
             lambda: jax.vmap(lambda b: lax.cond(b, lambda: normal("x"), lambda: 0.0))(jnp.ones(3, bool)),
             {"x": ((3,), True)},
         ),
-        (lambda: lax.while_loop(lambda c: c < 1.0, lambda c: c + normal("x"), 0.0), {"x": ((), False)}),
         (lambda: 1.0, {}),
     ],
     ids=(
-        "plain jit custom_jvp custom_vjp remat vmap map fori scan-of-vmap vmap-of-scan switch vmap-of-cond while none"
+        "plain jit custom_jvp custom_vjp remat vmap map fori scan-of-vmap vmap-of-scan switch vmap-of-cond none"
     ).split(),
 )
 def test_shapes_under_every_construct(program, expected):
@@ -105,6 +104,12 @@ def test_kinds_dtypes_and_sources():
         "c": ("deterministic", bool, f"test_types.py:{first + 3}"),
     }
     assert types["c"].support is None
+
+
+def test_a_site_in_a_while_loop_has_no_type():
+    program = lambda: lax.while_loop(lambda c: c < 1.0, lambda c: c + normal("x"), 0.0)  # noqa: E731
+    with pytest.raises(ppl.UnsupportedError, match=r"'x' \(test_types.*while_loop: .*no type.*ppl.loop"):
+        ppl.trace_type(program)()
 
 
 def test_nothing_is_run():

@@ -291,13 +291,7 @@ def log_prob(d: Distribution, value):
 
 def log_prob_formula(d: Distribution, value):
     """The total log density of ``d`` at a ``value`` that is known to be in its support."""
-    elements = d.log_prob(value)
-    if jnp.shape(elements) != d.batch_shape:
-        raise UnsupportedError(
-            f"{type(d).__name__} gives {jnp.shape(elements)} log densities for a batch of shape {d.batch_shape}: its "
-            "density cannot be relied on; write it with other transforms"
-        )
-    total = jnp.sum(elements)
+    total = jnp.sum(d.log_prob(value))
     if any(isinstance(part, TRUNCATED) for part in parts(d)):
         # The probability of the interval was rounded to zero.
         total = jnp.where(total == jnp.inf, jnp.nan, total)

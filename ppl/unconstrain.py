@@ -202,17 +202,10 @@ def _in_coordinates(staged: Staged) -> Staged:
     """The program with positions in place of the values of its sites, for a look at their shapes."""
     refuse_keys(staged.of_kind("sample"))
     optional = staged.optional
-    others = {info.address: info for info in staged.of_kind("observe", "deterministic")}
-    sites = []
-    for info in staged.sites:
-        if info.kind == "sample":
-            if info.address in others:
-                raise UnsupportedError(
-                    f"site {info} is drawn in one branch, but not in another ({others[info.address].site.source}), so "
-                    "that the number of dimensions depends on the branch; give the sites different names"
-                )
-            info = _coordinates(replace(info, optional=info.address in optional))
-        sites.append(info)
+    sites = (
+        _coordinates(replace(info, optional=info.address in optional)) if info.kind == "sample" else info
+        for info in staged.sites
+    )
     return replace(staged, sites=tuple(sites))
 
 

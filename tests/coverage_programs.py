@@ -254,7 +254,7 @@ def nnx_module(x):
     from flax import nnx
 
     layer = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
-    layer.kernel[...] = jnp.ones((1, 1))
+    layer.kernel[...] = jnp.ones((1, 1), layer.kernel.dtype)
     return layer(x[None])[0]
 
 

@@ -427,11 +427,6 @@ def in_one_branch(b):
     lax.cond(b, lambda: ppl.sample("x", dist.Normal(0.0, 1.0)), lambda: ppl.sample("x", dist.Delta(0.0)))
 
 
-def observed_in_one(b):
-    d = dist.Normal(0.0, 1.0)
-    lax.cond(b, lambda: ppl.sample("x", d), lambda: ppl.observe("x", d, 0.0))
-
-
 def sizes(b):
     simplex = lambda: ppl.sample("x", dist.Dirichlet(jnp.ones(3)))  # noqa: E731
     lax.cond(b, simplex, lambda: ppl.sample("x", dist.Normal(0.0, 1.0).expand([3])))
@@ -478,7 +473,6 @@ REFUSED = {
     ),
     "some branch": (sometimes, "missing from some branch"),
     "some batched branch": (lambda b: jax.vmap(sometimes)(b[None]), "missing from some branch"),
-    "one observes": (lambda b: jax.vmap(observed_in_one)(b[None]), "drawn in one branch, but not in another"),
     "while": (forever, "inside a while_loop"),
 }
 

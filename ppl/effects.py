@@ -434,7 +434,9 @@ def _in_a_jacobian() -> bool:
 
 def _check_name(name: str) -> str:
     if not isinstance(name, str) or not name or "/" in name:
-        raise SiteError(f"an address is a non-empty string without '/', got {name!r} at {source_line()}: rename it")
+        raise SiteError(
+            f"an address is a non-empty string without '/', got {name!r} at {source_line()}: rename it"
+        )
     return name
 
 

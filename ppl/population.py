@@ -170,7 +170,10 @@ class Population:
     def _repr_html_(self) -> str:
         heaviest = self._heaviest()
         longest = heaviest[0][0] if heaviest else 1.0
-        rows = [(Bar(float(np.nan_to_num(weight / longest))), f"{weight:.1%}", member) for weight, member in heaviest]
+        rows = [
+            (Bar(float(np.nan_to_num(weight / longest))), f"{weight:.1%}", member)
+            for weight, member in heaviest
+        ]
         if 0 < len(rows) < self.size:
             rows.append(("", "", f"… and {self.size - len(rows)} more"))
         return Table(("weight", "", "value"), tuple(rows), self._title())._repr_html_()

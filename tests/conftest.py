@@ -19,9 +19,7 @@ import pytest
 from hypothesis import Phase, settings
 
 # Not shrunk: every attempt compiles, and the examples are small.
-settings.register_profile(
-    "suite", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
-)
+settings.register_profile("suite", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("suite")
 
 

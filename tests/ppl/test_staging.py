@@ -176,5 +176,7 @@ def test_branches_under_vmap_agree_on_a_site():
         observed = lambda: ppl.observe("x", dist.Normal(0.0, 1.0), 1.0)  # noqa: E731
         return jax.vmap(lambda b: jax.lax.cond(b, sampled, observed))(jnp.array([True, False]))
 
-    with pytest.raises(ppl.AddressError, match=r"branches of one cond disagree on 'x': observe .* and sample"):
+    with pytest.raises(
+        ppl.AddressError, match=r"branches of one cond disagree on 'x': observe .* and sample"
+    ):
         stage(program)

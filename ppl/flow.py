@@ -10,8 +10,8 @@ import jax
 from . import compat
 from .choices import Address
 from .compat import scopes_of
-from .effects import Effect, Site, effect_primitives
-from .staging import SiteInfo, Staged, called_jaxpr, has_effects, survey
+from .effects import Effect, Site, effect_primitives, factor_p
+from .staging import SiteInfo, Staged, called_jaxpr, has_effects, identity, survey
 
 Place = tuple[int, ...]  # where an equation is: its number, and that of each equation and branch around it
 
@@ -83,14 +83,14 @@ class _Position:
 
     Attributes:
       reached: what it depends on whether the program gets here.
-      certain: the addresses that all branches of each cond around have; None outside any.
+      certain: the sites that all branches of each cond around have; None outside any.
     """
 
     place: Place = ()
     scope: Address = ()
     plates: tuple[Plate, ...] = ()
     reached: Origins = NOTHING
-    certain: frozenset[Address] | None = None
+    certain: frozenset[tuple[Address, bool]] | None = None
 
     def at(self, number: int, scope: Address = ()) -> _Position:
         return replace(self, place=(*self.place, number), scope=(*self.scope, *scope))
@@ -103,7 +103,7 @@ class _Position:
 
     def among(self, branches) -> _Position:
         common = frozenset.intersection(
-            *(frozenset(i.address for i in survey(b.jaxpr, self.scope)) for b in branches)
+            *(frozenset(map(identity, survey(b.jaxpr, self.scope))) for b in branches)
         )
         return replace(self, certain=common if self.certain is None else self.certain & common)
 
@@ -205,7 +205,8 @@ def _visit(eqn, site: Site, here: _Position) -> Visit:
     loops = tuple(plate.size for plate in here.plates if plate.size is not None)
     avals = [v.aval for v in eqn.outvars]
     value = tuple(jax.ShapeDtypeStruct((*loops, *aval.shape), aval.dtype) for aval in avals)
-    lacking = here.certain is not None and site.name not in here.certain
+    own = (site.name, eqn.primitive is factor_p)
+    lacking = here.certain is not None and own not in here.certain
     info = SiteInfo(
         eqn.primitive.name,
         site.name,

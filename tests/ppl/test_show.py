@@ -240,3 +240,15 @@ def test_a_population_in_jit_can_be_shown():
         return population
 
     jax.jit(look)(KEY)
+
+
+def test_a_factor_named_like_the_site_of_another_branch():
+    def program(b):
+        return lax.cond(b, lambda: ppl.sample("x", dist.Normal(0.0, 1.0)), weighed)
+
+    def weighed():
+        ppl.factor(1.0, "x")
+        return 0.0
+
+    rows = ppl.show(program)(jnp.array(True)).rows
+    assert [(row[1], row[-2]) for row in rows] == [("factor", "some branches"), ("sample", "some branches")]

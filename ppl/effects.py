@@ -48,7 +48,7 @@ def sample(name: str, d: Distribution, *, proposal: Distribution | None = None, 
     >>> int(ppl.seed(model)(jax.random.key(0)))
     1
     """
-    _check_distribution(name, d, "d")
+    _check_distribution(_check_name(name), d, "d")
     _check_draws(name, d)
     if proposal is not None:
         _check_proposal(name, d, proposal)
@@ -76,7 +76,7 @@ def observe(name: str, d: Distribution, value):
     >>> round(float(ppl.log_density(model)({})), 4)
     -0.9189
     """
-    _check_distribution(name, d, "d")
+    _check_distribution(_check_name(name), d, "d")
     value = jnp.asarray(value)
     shape = d.shape()
     if value.shape != shape:

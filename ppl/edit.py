@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .choices import Address, Masked, align, flatten, nest
+from .choices import Address, Masked, align, flatten, nest, unmasked
 from .density import reach, unreached
 from .effects import Effect, Guard, Site, log_prob, remake
 from .errors import ChoiceError, UnsupportedError
@@ -142,9 +142,7 @@ def _rerun(staged: Staged, given: Mapping[Address, Any], new: Mapping[Address, A
     zero = jnp.zeros((), float)
     value, state, records = interpret(staged, _Given(), (zero, zero, zero), given)
     computed = {info.address for info in staged.of_kind("deterministic")}
-    records = {
-        a: x if a in staged.optional or not isinstance(x, Masked) else x.value for a, x in records.items()
-    }
+    records = {a: x if a in staged.optional else unmasked(x) for a, x in records.items()}
     choices, kept, lost = {}, {}, jnp.zeros((), float)
     for address, record in records.items():
         if address in computed:
@@ -171,7 +169,7 @@ class _Given(Handler):
     def site(self, kind, site: Site, operands, given, state):
         if kind == "deterministic":
             outs = jax.tree.leaves(site.map(lambda effect: effect.value, operands))
-            return outs, state, _masked(site, operands, site.value_of(outs))
+            return outs, state, site.masked(operands, site.value_of(outs))
         if kind != "sample":
             outs, increment = weigh_site(kind, site, operands)
             return outs, tuple(total + increment.astype(total.dtype) for total in state), None
@@ -182,7 +180,7 @@ class _Given(Handler):
             site.sum(_kept_or_drawn, operands, value, kept),
         )
         state = tuple(total + jnp.asarray(x, total.dtype) for total, x in zip(state, increments))
-        return [value], state, _masked(site, operands, (value, kept))
+        return [value], state, site.masked(operands, (value, kept))
 
 
 def _retraced(staged: Staged, old: Mapping[Address, Any], kept: Mapping[Address, jax.Array]):
@@ -281,11 +279,6 @@ def _discarded(
         elif choice is not None or address not in given:
             discarded[address] = before
     return nest(discarded)
-
-
-def _masked(site: Site, operands, record):
-    present = site.present(operands)
-    return record if present is None else Masked(record, present)
 
 
 def _difference(new, old):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -67,3 +68,37 @@ def evaluate(closed: ClosedJaxpr, args) -> list:
 def trace_state():
     """Which trace JAX is in: equal for two calls in one trace, and different inside a transformation."""
     return jex.get_opaque_trace_state(convention="borelax")
+
+
+def is_over(tracer: jax.core.Tracer) -> bool:
+    """Whether JAX has left the trace that a tracer belongs to."""
+    trace = trace_state()._trace_ref()
+    while trace is not None and trace is not tracer._trace:
+        trace = getattr(trace, "parent_trace", None)
+    return trace is None
+
+
+def equation_of(tracer: jax.core.Tracer):
+    """What computed a tracer while its jaxpr was made: its ``primitive``, ``params`` and ``in_tracers``; None if it is
+    an argument, or not of a jaxpr."""
+    return getattr(tracer, "parent", None)
+
+
+class Frame(NamedTuple):
+    """Where Python was: the function's own name, the file and the line."""
+
+    function: str
+    file: str
+    line: int
+
+
+def frames(eqn: JaxprEqn) -> list[Frame]:
+    """Where Python was when an equation was traced, innermost first, up to the function that its jaxpr is of."""
+    traceback = eqn.source_info.traceback
+    found = () if traceback is None else traceback.frames
+    return [Frame(f.function_name.rsplit(".", 1)[-1], f.file_name, f.line_num) for f in found]
+
+
+def traced_from(jaxpr: Jaxpr) -> str | None:
+    """The file of the function that a jaxpr was traced from."""
+    return jaxpr.debug_info.func_filename

@@ -52,6 +52,14 @@ class Handler(Protocol):
         """
         return None
 
+    def watches(self, eqn: compat.JaxprEqn) -> bool:
+        """Whether an equation is to be handed over although it has no site: itself, or one that it contains."""
+        return False
+
+    def equation(self, eqn: compat.JaxprEqn, values: list, state) -> tuple[list, Any]:
+        """Evaluates an equation that is watched: its outputs, and the new state."""
+        return compat.bind(eqn, values), state
+
 
 def interpret(staged: Staged, handler: Handler, state, given: Mapping[Address, Any] | None = None):
     """Runs a staged program under a handler.
@@ -70,7 +78,7 @@ def walk(jaxpr: compat.Jaxpr, consts, args, handler: Handler, state, given, scop
     records: dict[Address, Any] = {}
     for eqn in jaxpr.eqns:
         values = [compat.read(env, v) for v in eqn.invars]
-        if has_effects(eqn):
+        if has_effects(eqn) or handler.watches(eqn):
             outs, state, new = visit(eqn, values, handler, state, given, scope)
             for address, record in new.items():
                 records[address] = records[address] | record if address in records else record
@@ -81,7 +89,7 @@ def walk(jaxpr: compat.Jaxpr, consts, args, handler: Handler, state, given, scop
 
 
 def visit(eqn: compat.JaxprEqn, values: list, handler: Handler, state, given, scope: Address):
-    """Evaluates one equation that is, or contains, a site."""
+    """Evaluates one equation that is, or contains, a site or what the handler watches."""
     scope = (*scope, *scopes_of(eqn))
     name = eqn.primitive.name
     if eqn.primitive in effect_primitives:
@@ -93,7 +101,9 @@ def visit(eqn: compat.JaxprEqn, values: list, handler: Handler, state, given, sc
         return _call(eqn, values, handler, state, given, scope)
     if name in _RULES:
         return _RULES[name](eqn, values, handler, state, given, scope)
-    raise unsupported(eqn)
+    if has_effects(eqn):
+        raise unsupported(eqn)
+    return *handler.equation(eqn, values, state), {}
 
 
 # ------------------------------------------------------------------------------ control flow

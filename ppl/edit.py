@@ -80,7 +80,7 @@ def update(program: Callable, choices: Mapping | None = None) -> Callable:
     return updated
 
 
-def regenerate(program: Callable, selection: Selection) -> Callable:
+def regenerate(program: Callable, selection: Selection, choices: Mapping | None = None) -> Callable:
     """A program ``(trace, *args) -> Edit``: the selected sites drawn anew, with the weight for Metropolis-Hastings.
 
     With x the old choices, y the new ones, and q(y | x) the density of the draws that lead from x to y (each site's own
@@ -91,8 +91,15 @@ def regenerate(program: Callable, selection: Selection) -> Callable:
     both at ``args``: accept with probability ``min(1, exp(log_weight))`` and the measure of the program at these
     arguments is kept. Sites that another branch brings are drawn too; those that it drops are discarded.
 
+    Args:
+      choices: new values of other sites, like those of ``update``, where they come from a proposal: its density of
+        them over that of ``discarded``, which the way back proposes, is not in the weight. The proposal is in charge
+        of these sites, so none of them is drawn here: where one is reached without a value, the weight is minus
+        infinity.
+
     Raises:
-      AddressError: the selection names an address that the program does not have.
+      AddressError: the selection or the choices name an address that the program does not have.
+      ChoiceError: as ``update`` does.
 
     >>> from borelax import ppl
     >>> import numpyro.distributions as dist
@@ -108,11 +115,13 @@ def regenerate(program: Callable, selection: Selection) -> Callable:
     def regenerated(trace: Trace, *args, **kwargs) -> Edit:
         staged = _stage(program, args, kwargs)
         redrawn = selection.among(info.address for info in staged.of_kind("sample"))
+        new = check_given(staged, choices or {}, complete=False, partial=True)
         old = check_given(staged, trace.choices, complete=True)
-        given = {address: choice for address, choice in old.items() if address not in redrawn}
-        rerun = _rerun(staged, given, {})
-        log_weight = _difference(rerun.total, _retraced(staged, old, rerun.kept))
-        return Edit(rerun.trace, log_weight, _discarded(old, {}, given, rerun.kept))
+        given = _merged(staged, {address: x for address, x in old.items() if address not in redrawn}, new)
+        rerun = _rerun(staged, given, new)
+        back = {a: jnp.ones_like(kept) if a in new else kept for a, kept in rerun.kept.items()}
+        log_weight = _difference(rerun.total + _without_value(rerun, new), _retraced(staged, old, back))
+        return Edit(rerun.trace, log_weight, _discarded(old, new, given, rerun.kept))
 
     return regenerated
 
@@ -183,6 +192,15 @@ class _Given(Handler):
         return [value], state, site.masked(operands, (value, kept))
 
 
+def _without_value(rerun: _Rerun, new: Mapping[Address, Any]):
+    """Minus infinity where a site with new choices is reached and was not given a value."""
+    reached = flatten(rerun.trace.choices)
+    lacking = [
+        jnp.any(reached[a].present & ~rerun.kept[a]) for a in new if isinstance(reached.get(a), Masked)
+    ]
+    return jnp.where(jnp.any(jnp.array(lacking, bool)), -jnp.inf, 0.0)
+
+
 def _retraced(staged: Staged, old: Mapping[Address, Any], kept: Mapping[Address, jax.Array]):
     """The log weight of old choices as the reverse move has it: of what it keeps, and of what it draws."""
     given = {
@@ -206,7 +224,7 @@ class _Retrace(Handler):
             return outs, total + increment.astype(total.dtype), None
 
         def term(effect: Effect, value, kept, chosen):
-            log_weight = _kept_or_drawn(effect, value, kept)
+            log_weight = _kept_or_redrawn(effect, value, kept)
             if chosen is None:
                 return log_weight
             here = True if effect.present is None else effect.present
@@ -237,6 +255,17 @@ def _kept_or_drawn(effect: Effect, value, kept):
     drawn = 0.0 if effect.proposal is None else log_ratio(effect, value)
     total = jnp.where(kept, log_prob(effect.distribution, value), drawn)
     return total if effect.present is None else jnp.where(effect.present, total, 0.0)
+
+
+def _kept_or_redrawn(effect: Effect, value, kept):
+    """The same for the way back. What its proposal cannot draw makes it impossible: infinite, as it is subtracted."""
+    total = _kept_or_drawn(effect, value, kept)
+    if effect.proposal is None:
+        return total
+    here = True if effect.present is None else effect.present
+    possible = kept | (log_prob(effect.proposal, value) > -jnp.inf)
+    lost = here & ~possible & (log_prob(effect.distribution, value) > -jnp.inf)
+    return jnp.where(lost, jnp.inf, total)
 
 
 def _merged(staged: Staged, old: Mapping[Address, Any], new: Mapping[Address, Any]) -> dict[Address, Any]:

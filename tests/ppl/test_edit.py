@@ -275,6 +275,36 @@ def density_of_the_rest(program, choices):
     return ppl.log_density(ppl.do(program, {"x": choices["x"]}))(rest)
 
 
+def test_values_that_come_from_elsewhere():
+    """What the program draws is in the weight, on both ways; what was given is not, nor what its way back proposes."""
+    old = ppl.Trace(
+        None, {"flag": jnp.array(1), "a": there(1), "b": nowhere(), "c": jnp.array(0)}, None, None, None
+    )
+    move = ppl.regenerate(a_branch, ppl.select("c"), {"flag": 0, "b": there(1)})
+    edit = ppl.seed(move)(KEY, old)
+    # a is drawn by the program on the way back, so its density cancels; so does that of c, either way.
+    assert_close(edit.log_weight, np.log(0.75 * 0.125) + 1.5 - (np.log(0.25) + 1.0))
+    assert edit.discarded["a"].present and not edit.discarded["b"].present and edit.discarded["flag"] == 1
+
+    without_b = ppl.regenerate(a_branch, ppl.select(), {"flag": 0, "b": nowhere()})
+    assert ppl.seed(without_b)(KEY, old).log_weight == -jnp.inf
+
+
+def there(x) -> ppl.Masked:
+    return ppl.Masked(jnp.array(x), jnp.array(True))
+
+
+def nowhere() -> ppl.Masked:
+    return ppl.Masked(jnp.array(0), jnp.array(False))
+
+
+def test_a_value_that_the_proposal_cannot_draw_is_never_left():
+    program = lambda: ppl.sample("x", dist.Uniform(0.0, 1.0), proposal=dist.Uniform(0.0, 0.5))  # noqa: E731
+    old = ppl.update(program, {"x": 0.75})(ppl.simulate(program)(KEY)).trace
+    edit = ppl.seed(ppl.regenerate(program, ppl.select("x")))(KEY, old)
+    assert edit.trace.value < 0.5 and edit.log_weight == -jnp.inf
+
+
 def test_nothing_selected_changes_nothing():
     old = ppl.simulate(straight)(KEY)
     edit = ppl.regenerate(straight, ppl.select())(old)

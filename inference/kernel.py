@@ -1,0 +1,47 @@
+"""Kernels: what an MCMC algorithm is made of, and what they are joined by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ..ppl import Trace
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """The state of a chain: a pytree of one structure, so that chains can be scanned and vmapped.
+
+    Attributes:
+      trace: where the chain is: a trace of the target, at the arguments.
+      memory: what the kernel keeps from one step to the next besides (a step size); ``()`` for most.
+      info: what the last step has to say about itself (whether it was accepted): for diagnostics, never read by a
+        kernel.
+    """
+
+    trace: Trace
+    memory: Any = ()
+    info: Any = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A Markov kernel on traces of a program: itself a program, ``(state, *args) -> state``.
+
+    Attributes:
+      program: the target: any program, factors and all.
+      init: ``(trace, *args) -> State``, a program (which draws nothing, usually).
+      step: ``(state, *args) -> State``, a program that leaves the normalised measure of ``program`` over its choices
+        invariant.
+    """
+
+    program: Callable
+    init: Callable
+    step: Callable
+
+    def __call__(self, state: State, *args) -> State:
+        return self.step(state, *args)

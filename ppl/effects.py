@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import FrameType
 from typing import Any
 
 import jax
@@ -286,7 +287,8 @@ def log_prob(d: Distribution, value):
     support = d.support
     if support is None or type(support).__name__ in ("_Real", "_RealVector"):
         return total
-    return jnp.where(jnp.all(support(value)), total, -jnp.inf)
+    # An array even if it is a literal: numpyro compares it with bounds, which may be traced.
+    return jnp.where(jnp.all(support(jnp.asarray(value))), total, -jnp.inf)
 
 
 def log_prob_formula(d: Distribution, value):
@@ -405,12 +407,19 @@ def remake(site: Site, operands, change: Callable[..., Effect], *extra, mapped: 
 def source_line() -> str:
     """``file.py:12`` of the nearest caller outside borelax, jax and numpyro."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
+    while frame.f_back is not None and not is_the_users(frame):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+    return spell_line(frame, frame.f_lineno)
 
 
-_NOT_THE_USERS = ("borelax", "jax", "numpyro")
+def is_the_users(frame: FrameType) -> bool:
+    """Whether a frame runs code outside borelax, jax and numpyro."""
+    return frame.f_globals.get("__name__", "").split(".")[0] not in ("borelax", "jax", "numpyro")
+
+
+def spell_line(frame: FrameType, line: int) -> str:
+    """``file.py:12``."""
+    return f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{line}"
 
 
 def _refuse_derivative(kind: str, site: Site):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import BorelaxError
+from .summary import one_line
 from .table import Bar, Table
 
 
@@ -195,14 +196,8 @@ class Population:
         weight = np.asarray(self.weight)
         order = np.argsort(-np.asarray(self.log_weight), kind="stable")[:5]
         return [
-            (float(weight[i]), _short(jax.tree.map(lambda x: np.asarray(x[i]), self.value))) for i in order
+            (float(weight[i]), one_line(jax.tree.map(lambda x: np.asarray(x[i]), self.value))) for i in order
         ]
 
     def _is_one_known(self) -> bool:
         return not isinstance(self.log_weight, jax.core.Tracer) and np.ndim(self.log_weight) == 1
-
-
-def _short(member) -> str:
-    text = jax.tree.map(lambda x: np.array2string(x, precision=4, threshold=8, edgeitems=3), member)
-    line = " ".join(str(text).replace("'", "").split())
-    return line if len(line) <= 100 else line[:97] + "..."

@@ -51,6 +51,19 @@ def values_of(x, present=None, most: int = 6) -> str:
     return ", ".join([*shown, "…"] if elements.size > most else shown)
 
 
+def one_line(value) -> str:
+    """A pytree of arrays in at most a hundred characters.
+
+    >>> one_line({"x": np.array([1.0, 2.5]), "y": np.int32(3)})
+    '{x: [1.  2.5], y: 3}'
+    """
+    text = jax.tree.map(
+        lambda x: np.array2string(np.asarray(x), precision=4, threshold=8, edgeitems=3), value
+    )
+    line = " ".join(str(text).replace("'", "").split())
+    return line if len(line) <= 100 else line[:97] + "..."
+
+
 def is_known(x) -> bool:
     """Whether ``x`` is an array of numbers whose values can be looked at now, and cheaply."""
     if isinstance(x, jax.core.Tracer) or not isinstance(x, (jax.Array, np.ndarray, np.generic)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,11 @@ from ..ppl import UnsupportedError
 from ..ppl.effects import Effect, Site
 from ..ppl.members import map_members
 from ..ppl.population_walk import Cloud, Extension
+from ..ppl.staging import Staged
+
+
+class TooManyRuns(UnsupportedError):
+    """A finite program has more runs than are allowed."""
 
 
 class Branch:
@@ -23,17 +29,19 @@ class Branch:
     """
 
     moves = False
-    grows = True
     records = False
 
     def __init__(self, *, prune: bool, most: int):
         self.prune = prune
         self.most = most
 
+    def grows(self, site: Site) -> bool:
+        return True
+
     def extend(self, site: Site, operands, cloud: Cloud) -> Extension:
-        _check_finite(site, operands)
+        support = self.support(site, operands)
         size = cloud.log_weight.shape[0]
-        value, log_mass = map_members(lambda *xs: _outcomes(site, list(map(_widened, xs))), operands, size)
+        value, log_mass = map_members(lambda *xs: _outcomes(site, xs, support), operands, size)
         outcomes = log_mass.shape[1]
         value = value.reshape(size * outcomes, *value.shape[2:])
         if self.prune:
@@ -47,16 +55,33 @@ class Branch:
             kept, weight = np.arange(size * outcomes), log_mass.reshape(-1)
         return Extension(value[kept], weight, jnp.asarray(kept // outcomes, jnp.int32))
 
+    def support(self, site: Site, operands) -> Callable:
+        """From a distribution of the site to its values, ``[C, *batch, *event]``, and their log weights."""
+        _check_finite(site, operands)
+        return _support
+
     def reduce(self, address, cloud, final) -> None:
         return None
 
     def _check_size(self, site: Site, size: int) -> None:
         if size > self.most:
-            raise UnsupportedError(
+            raise TooManyRuns(
                 f"enumeration has come to {size} runs at {site}, more than the {self.most} that are allowed: "
                 "their number is the product of the sizes of the supports; sample some of the sites instead "
                 "(inference.smc, inference.importance), or allow more where the function has most="
             )
+
+
+def is_finite(staged: Staged) -> bool:
+    """Whether every site of a program has finitely many values, and is reached a bounded number of times."""
+    return all(
+        not info.unbounded and has_finite_support(info.site.effect(info.operands).distribution)
+        for info in staged.of_kind("sample")
+    )
+
+
+def has_finite_support(d: Distribution) -> bool:
+    return bool(getattr(_scalar(d), "has_enumerate_support", False))
 
 
 def _rounded_up(size: int) -> int:
@@ -64,13 +89,17 @@ def _rounded_up(size: int) -> int:
     return 16 ** -(-max(size - 1, 1).bit_length() // 4)
 
 
-def _outcomes(site: Site, operands):
-    """Every value of a site, ``[C, *shape]``, and its log probability: for independent copies, every combination."""
+def _support(d: Distribution):
+    values = d.enumerate_support(expand=True)
+    return values, d.enumerate_log_probs() if hasattr(d, "enumerate_log_probs") else d.log_prob(values)
 
-    def support(effect: Effect):
+
+def _outcomes(site: Site, operands, support: Callable):
+    """Every value of a site, ``[C, *shape]``, and its log weight: for independent copies, every combination."""
+
+    def outcomes(effect: Effect):
         d = _scalar(effect.distribution)
-        values = d.enumerate_support(expand=True)
-        log_mass = d.enumerate_log_probs() if hasattr(d, "enumerate_log_probs") else d.log_prob(values)
+        values, log_mass = support(d)
         if effect.present is not None:  # one outcome, whatever it is, where the site is not reached
             first = jnp.arange(log_mass.shape[0]) == 0
             first = first.reshape(-1, *(1,) * (log_mass.ndim - 1))
@@ -78,7 +107,7 @@ def _outcomes(site: Site, operands):
         batch = len(d.batch_shape)  # independent copies within the distribution: axes like those of vmap
         return jnp.moveaxis(values, 0, batch), jnp.moveaxis(log_mass, 0, batch)
 
-    values, log_mass = site.map(support, operands)
+    values, log_mass = site.map(outcomes, list(map(_widened, operands)))
     *shape, count = log_mass.shape
     copies = int(np.prod(shape))
     choice = np.array(list(itertools.product(range(count), repeat=copies)), int).reshape(
@@ -97,11 +126,12 @@ def _scalar(d: Distribution) -> Distribution:
 
 
 def _check_finite(site: Site, operands) -> None:
-    d = _scalar(site.effect(operands).distribution)
-    if not getattr(d, "has_enumerate_support", False):
+    d = site.effect(operands).distribution
+    if not has_finite_support(d):
         raise UnsupportedError(
-            f"{site} has a {type(d).__name__}, whose support is not finite: the meaning of the program is not a "
-            "finite measure; replace it by a discrete distribution"
+            f"{site} has a {type(_scalar(d)).__name__}, whose support is not finite: the meaning of the program is "
+            "not a finite measure; replace it by a discrete distribution, or approximate it by quadrature "
+            "(semantics.meaning has quadrature=)"
         )
 
 

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..ppl.population import Population
 from ..ppl.population_walk import populate
-from .branch import Branch
+from ..ppl.staging import stage
+from .branch import Branch, TooManyRuns
+from .measure import Measure
+from .quadrature import by_quadrature
 
 MOST_RUNS = 2**24
+_FEW_RUNS = 2**16
 
 
-def meaning(program: Callable) -> Callable:
+def meaning(
+    program: Callable, most: int = MOST_RUNS, quadrature: Mapping[str, int] | None = None
+) -> Callable:
     """``(*args) -> Measure``: the finite measure that a program denotes, exactly, in float64.
 
     Every ``sample`` site must have finite support. Inference algorithms are programs too: their resampling is a
     site over finitely many ancestor vectors, so ``meaning(inference.smc(p, 2))`` adds up every path of a run.
 
+    Args:
+      program: any program.
+      most: the most runs of positive weight that there may be at any point.
+      quadrature: the number of nodes at continuous sites of one or two dimensions, by their addresses. The measure is
+        then a :class:`~borelax.semantics.Quadrature`, which states an error.
+
     Raises:
-      UnsupportedError: a site has infinite support, or lies in a while_loop; there are too many runs to add up.
+      UnsupportedError: a site has infinite support, or lies in a while_loop; there are too many runs to add up; nodes
+        are declared at a site that has no quadrature.
+      AddressError, QuadratureError: nodes are declared at no site; there are too few, or the site is finite.
 
     >>> import numpyro.distributions as dist
     >>> from borelax import ppl, semantics
@@ -35,59 +48,42 @@ def meaning(program: Callable) -> Callable:
     ...     print(value, weight)
     1 0.5
     2 0.25
+    >>> def noisy():
+    ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+    ...     ppl.observe("y", dist.Normal(x, 1.0), 0.0)
+    ...     return x
+    >>> round(semantics.meaning(noisy, quadrature={"x": 65})().total, 10)
+    0.2820947918
     """
 
     def denoted(*args, **kwargs) -> Measure:
         with jax.enable_x64(True):
-            args, kwargs = jax.tree.map(_widened, (args, kwargs))
-            population = populate(program, 1, Branch(prune=True, most=MOST_RUNS))(*args, **kwargs)
+            args, kwargs = jax.tree.map(widened, (args, kwargs))
+            run = lambda: program(*args, **kwargs)  # noqa: E731
+            if quadrature is not None:
+                return by_quadrature(lambda policy: _every_run(run, most, policy), stage(run), quadrature)
+            population = _every_run(run, most)
             return Measure.of(population.value, population.log_weight)
 
     return denoted
 
 
-class Measure:
-    """A finite measure: pairs of a value and its weight, values distinct, not normalised."""
-
-    def __init__(self, values: Sequence, weights: Sequence[float]):
-        self.values = list(values)
-        self.weights = np.asarray(weights, np.float64)
-
-    @classmethod
-    def of(cls, values, log_weights) -> Measure:
-        """From values with a leading axis and their log weights; equal values are merged, null ones dropped."""
-        leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, values))
-        weights = np.exp(np.asarray(log_weights, np.float64))
-        merged: dict[tuple, list] = {}
-        for i in np.flatnonzero(weights):
-            key = tuple((leaf[i].tobytes(), leaf[i].dtype.str) for leaf in leaves)
-            merged.setdefault(key, [i, 0.0])[1] += weights[i]
-        chosen = [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i, _ in merged.values()]
-        return cls(chosen, [weight for _, weight in merged.values()])
-
-    def __iter__(self) -> Iterator[tuple[Any, float]]:
-        return iter(zip(self.values, self.weights.tolist()))
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def total(self) -> float:
-        """The total mass: the evidence."""
-        return float(self.weights.sum())
-
-    def expectation(self, f: Callable = lambda x: x):
-        """The integral of ``f`` (unnormalised): ``sum_i w_i f(x_i)``, in float64."""
-        terms = [jax.tree.map(lambda x, w=w: w * np.asarray(x, np.float64), f(x)) for x, w in self]
-        return jax.tree.map(lambda *xs: np.sum(xs, axis=0), *terms)
-
-    def __repr__(self) -> str:
-        rows = [f"  {weight:.6g}  {value}" for value, weight in itertools.islice(self, 20)]
-        rest = [f"  ... and {len(self) - 20} more"] if len(self) > 20 else []
-        return "\n".join([f"Measure on {len(self)} values, total mass {self.total:.6g}", *rows, *rest])
+def _every_run(program: Callable, most: int, policy: Callable[..., Branch] = Branch) -> Population:
+    """All runs: compiled as one if they are few whatever their weights, else one operation after the other, without the
+    runs that have come to weight zero."""
+    try:
+        population = jax.jit(populate(program, 1, policy(prune=False, most=min(most, _FEW_RUNS))))()
+        if not np.any(
+            np.isnan(population.log_weight)
+        ):  # a run of weight zero may go where nothing is defined
+            return population
+    except TooManyRuns:
+        pass
+    return populate(program, 1, policy(prune=True, most=most))()
 
 
-def _widened(x):
+def widened(x):
+    """An argument in double precision, if it is an array of floats."""
     if isinstance(x, (jax.Array, np.ndarray)) and jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.asarray(x, jnp.float64)
     return x

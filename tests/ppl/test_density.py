@@ -176,3 +176,15 @@ def test_densities_can_be_batched():
     np.testing.assert_allclose(batch, stats.norm.logpdf(xs, 0.0, scales), rtol=1e-5)
     together = ppl.log_density(jax.vmap(program))({"x": jnp.asarray(xs)}, jnp.asarray(scales))
     np.testing.assert_allclose(together, stats.norm.logpdf(xs, 0.0, scales).sum(), rtol=1e-5)
+
+
+def test_an_observed_literal_against_bounds_that_are_drawn():
+    def model():
+        x = ppl.sample("x", dist.Normal(0.0, 1.0))
+        ppl.observe("y", dist.Uniform(0.0, jnp.exp(x)), 1.0)
+
+    trace = ppl.simulate(model)(jax.random.key(0))
+    inside = trace.choices["x"] >= 0
+    assert (trace.log_density > -jnp.inf) == inside
+    assert ppl.log_density(model)({"x": 0.5}) > -jnp.inf
+    assert ppl.log_density(model)({"x": -0.5}) == -jnp.inf

@@ -1,0 +1,31 @@
+"""A check of an algorithm: what the library must pass, and a mutant of it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from borelax.semantics import Report
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check.
+
+    Attributes:
+      of: the public names that it is a check of, such as "inference.smc".
+      run: ``lib -> Report``, for the packages of a library: ``lib.ppl``, ``lib.inference``, ...
+    """
+
+    of: tuple[str, ...]
+    run: Callable[[SimpleNamespace], Report]
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+
+def check(*of: str) -> Callable[[Callable], Check]:
+    """Makes a function of a library a check of these public names."""
+    return lambda run: Check(of, run)

@@ -1,0 +1,182 @@
+"""Checks of Markov kernels: exact where the target is finite, by sampling where the kernel is for continuous ones."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from .check import check
+from .programs import drawn_inputs, guided_markov, small, switching
+
+
+def _leaves(lib, kernel, *args, **options):
+    return lib.semantics.leaves_invariant(kernel, kernel.program, **options)(*args)
+
+
+@check("ppl.regenerate", "inference.mh")
+def mh_by_resimulation(lib):
+    return _leaves(lib, lib.inference.mh(drawn_inputs(lib), lib.ppl.select("x", "y")))
+
+
+@check("ppl.regenerate", "inference.mh")
+def mh_across_branches(lib):
+    return _leaves(lib, lib.inference.mh(switching(lib), lib.ppl.select("which")))
+
+
+@check("ppl.regenerate", "inference.mh")
+def mh_with_proposals_at_sites(lib):
+    return _leaves(lib, lib.inference.mh(guided_markov(lib), lib.ppl.select("state")))
+
+
+@check("inference.mh")
+def mh_with_a_lopsided_proposal(lib):
+    def proposal(choices):
+        lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * choices["x"] + 0.125 * choices["y"]))
+
+    return _leaves(lib, lib.inference.mh(small(lib, "chain"), proposal))
+
+
+@check("inference.mh")
+def mh_is_reversible(lib):
+    def proposal(choices):
+        lib.ppl.sample(
+            "y", dist.Categorical(jnp.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]])[choices["x"]])
+        )
+
+    program = small(lib, "chain")
+    return lib.semantics.detailed_balance(lib.inference.mh(program, proposal), program)()
+
+
+@check("inference.mh")
+def mh_by_an_involution(lib):
+    """Scaling: the Jacobian matters. The target is an exponential law, seen through a weight."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Exponential(1.0))
+        return x
+
+    def proposal(choices):
+        lib.ppl.sample("log_factor", dist.Normal(0.3, 0.7))
+
+    def scale(choices, auxiliary):
+        return (
+            {"x": choices["x"] * jnp.exp(auxiliary["log_factor"])},
+            {"log_factor": -auxiliary["log_factor"]},
+        )
+
+    return _leaves(lib, lib.inference.mh(program, proposal, scale))
+
+
+@check("inference.mh")
+def mh_by_a_map_that_is_no_involution(lib):
+    def program():
+        return lib.ppl.sample("x", dist.Categorical(jnp.array([0.5, 0.375, 0.125])))
+
+    def turn(choices, auxiliary):
+        return {"x": (choices["x"] + 1) % 3}, auxiliary
+
+    return _leaves(lib, lib.inference.mh(program, lambda choices: None, turn))
+
+
+@check("inference.gibbs")
+def gibbs_one_element_at_a_time(lib):
+    return _leaves(lib, lib.inference.gibbs(drawn_inputs(lib), ["x", "y"]))
+
+
+@check("inference.gibbs")
+def gibbs_of_coupled_elements(lib):
+    """Elements of one site that a factor couples: each is drawn given what the others are by then."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25).expand([2]))
+        lib.ppl.factor(1.5 * x[0] * x[1] - 0.5 * x[0])
+        return x
+
+    return _leaves(lib, lib.inference.gibbs(program, ["x"]))
+
+
+@check("inference.gibbs")
+def gibbs_of_a_block(lib):
+    return _leaves(lib, lib.inference.gibbs(small(lib, "chain"), [("x", "y")]))
+
+
+@check("inference.gibbs")
+def gibbs_in_branches(lib):
+    return _leaves(lib, lib.inference.gibbs(switching(lib), ["x", "y"]))
+
+
+@check("inference.cycle", "inference.repeat", "inference.mixture")
+def kernels_joined(lib):
+    program = small(lib, "chain")
+    redraw = lib.inference.mh(program, lib.ppl.select("x"))
+    exact = lib.inference.gibbs(program, ["y"])
+    joined = lib.inference.mixture(
+        [lib.inference.cycle(redraw, exact), lib.inference.repeat(redraw, 2)], [0.25, 0.75]
+    )
+    return _leaves(lib, joined)
+
+
+@check("inference.particle_gibbs", "inference.conditional_smc")
+def particle_gibbs_keeps_its_target(lib):
+    return _leaves(lib, lib.inference.particle_gibbs(small(lib, "chain"), 2, ess_threshold=2.0))
+
+
+@check("inference.particle_gibbs", "inference.conditional_smc")
+def particle_gibbs_with_adaptive_resampling(lib):
+    return _leaves(lib, lib.inference.particle_gibbs(small(lib, "chain"), 3, ess_threshold=0.9))
+
+
+@check("inference.particle_gibbs", "inference.conditional_smc")
+def particle_gibbs_with_multinomial_resampling(lib):
+    kernel = lib.inference.particle_gibbs(
+        small(lib, "chain"), 2, resampler=lib.inference.multinomial, ess_threshold=2.0
+    )
+    return _leaves(lib, kernel)
+
+
+@check("inference.particle_gibbs", "inference.conditional_smc")
+def particle_gibbs_from_proposals(lib):
+    return _leaves(lib, lib.inference.particle_gibbs(guided_markov(lib), 2, ess_threshold=2.0))
+
+
+@check("inference.pmmh", "inference.pseudo_marginal")
+def pmmh_keeps_its_target(lib):
+    def prior():
+        return lib.ppl.sample("theta", dist.Bernoulli(0.25))
+
+    def model(theta):
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * theta))
+        lib.ppl.factor(0.75 * x)
+        return x
+
+    def proposal(choices):
+        lib.ppl.sample("theta", dist.Bernoulli(0.75 - 0.25 * choices["theta"]))
+
+    return _leaves(lib, lib.inference.pmmh(prior, model, proposal, n=2), steps=2)
+
+
+def _regression(lib):
+    """Two Gaussian sites that are observed together."""
+
+    def program(y):
+        f = lib.ppl.sample("f", dist.Normal(jnp.array([0.5, -0.5]), jnp.array([1.0, 2.0])))
+        lib.ppl.observe("y", dist.Normal(f.sum(), 0.5), y)
+        return f
+
+    return program
+
+
+@check("inference.elliptical_slice")
+def elliptical_slice_keeps_its_target(lib):
+    kernel = lib.inference.elliptical_slice(_regression(lib), ["f"])
+    return _leaves(lib, kernel, jnp.array(1.0))
+
+
+@check("inference.slice")
+def slice_keeps_its_target(lib):
+    def program():
+        x = lib.ppl.sample("x", dist.Gamma(2.0, 1.0))
+        lib.ppl.factor(-0.25 * x)
+        return x
+
+    return _leaves(lib, lib.inference.slice(program, ["x"]))

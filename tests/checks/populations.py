@@ -1,0 +1,321 @@
+"""Checks of what returns populations: exact, on all runs of tiny programs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from .check import check
+from .programs import drawn_inputs, guided_markov, remembering, small, switching
+
+
+@check("ppl.weigh")
+def weigh_keeps_the_meaning(lib):
+    return lib.semantics.preserves(lib.ppl.weigh, read=lib.semantics.weighted)()
+
+
+@check("ppl.trace", "ppl.simulate")
+def trace_keeps_the_meaning(lib):
+    return lib.semantics.preserves(lib.ppl.trace)()
+
+
+@check("ppl.condition")
+def conditioning_on_parts_adds_up(lib):
+    """Over all values of what is given, the conditioned programs sum to the program."""
+
+    def program():
+        return jax.lax.map(lambda p: lib.ppl.sample("x", dist.Bernoulli(p)), jnp.array([0.25, 0.5, 0.625]))
+
+    def in_parts():
+        first = lib.ppl.sample("first", dist.Bernoulli(0.5))
+        lib.ppl.factor(jnp.log(2.0))
+        known = lib.ppl.partly(jnp.array([0, 1, 0]) * first, known=jnp.array([False, True, False]))
+        with lib.ppl.scope("rest"):
+            return lib.ppl.condition(program, {"x": known})()
+
+    return lib.semantics.preserves(lambda _: in_parts, program)()
+
+
+@check("semantics.meaning")
+def meaning_is_as_added_up_by_hand(lib):
+    """Two of the small programs, and one with factors in branches, as tables of values and weights."""
+    e = np.exp
+    return _first_failure(
+        _tabulated(lib, small(lib, "weighted_constant"), {1: e(0.5)}),
+        _tabulated(lib, small(lib, "weighted_coin"), {0: 0.75, 1: 0.25 * e(0.5)}),
+        _tabulated(lib, switching(lib), _SWITCHING),
+    )
+
+
+_SWITCHING = {
+    (0, 0): 0.25,
+    (1, 2): 0.25 * 0.75,
+    (1, 3): 0.25 * 0.25 * np.exp(0.5),
+    **{(2, 4 * x + y): 0.5 * (0.75 if x else 0.25) * 0.5 * np.exp(-0.5) for x in (0, 1) for y in (0, 1)},
+}
+
+
+def _tabulated(lib, program, table: dict):
+    """The check that a program has the measure of a table."""
+    values = jax.tree.map(lambda *xs: np.array(xs), *table)
+    weights = np.array(list(table.values()))
+
+    def by_hand():
+        row = lib.ppl.sample("row", dist.Categorical(probs=jnp.asarray(weights / weights.sum())))
+        lib.ppl.factor(jnp.log(weights.sum()))
+        return jax.tree.map(lambda x: jnp.asarray(x)[row], values)
+
+    return lib.semantics.preserves(lambda _: program, by_hand)()
+
+
+def _first_failure(*reports):
+    return next((report for report in reports if not report.holds), reports[0])
+
+
+@check("ppl.condition", "ppl.factor")
+def factors_weigh_their_branches_alone(lib):
+    """Under vmap, where every branch is run and one of them counts."""
+
+    def program():
+        def one(p):
+            x = lib.ppl.sample("x", dist.Bernoulli(p))
+            jax.lax.cond(x == 1, lambda: lib.ppl.factor(0.75), lambda: lib.ppl.factor(-0.25))
+            return x
+
+        return tuple(jax.vmap(one)(jnp.array([0.25, 0.5])))
+
+    weight = {1: np.exp(0.75), 0: np.exp(-0.25)}
+    table = {(x, y): (0.25 if x else 0.75) * 0.5 * weight[x] * weight[y] for x in (0, 1) for y in (0, 1)}
+    return _tabulated(lib, program, table)
+
+
+@check("inference.importance")
+def importance_is_properly_weighted(lib):
+    return lib.semantics.preserves(partial(lib.inference.importance, n=2))()
+
+
+@check("inference.importance")
+def importance_from_proposals_is_properly_weighted(lib):
+    program = guided_markov(lib)
+    return lib.semantics.properly_weighted(lib.inference.importance(program, 1), program)()
+
+
+@check("inference.smc", "inference.systematic")
+def smc_is_properly_weighted(lib):
+    return lib.semantics.preserves(partial(lib.inference.smc, n=2))()
+
+
+@check("inference.smc", "inference.systematic")
+def smc_that_always_resamples_is_properly_weighted(lib):
+    return lib.semantics.preserves(partial(lib.inference.smc, n=2, ess_threshold=2.0))()
+
+
+def _smc_of(make):
+    def run(lib):
+        program = make(lib)
+        algorithm = lib.inference.smc(program, 2, ess_threshold=2.0)
+        return lib.semantics.properly_weighted(algorithm, program)()
+
+    return run
+
+
+@check("inference.smc")
+def smc_from_proposals_is_properly_weighted(lib):
+    return _smc_of(guided_markov)(lib)
+
+
+@check("inference.smc", "ppl.history")
+def smc_keeps_histories_in_line(lib):
+    return _smc_of(remembering)(lib)
+
+
+@check("inference.smc", "ppl.history")
+def smc_keeps_histories_in_line_by_sampling(lib):
+    """A program that recalls, and one that carries the same values: resampled, where the others are enumerated."""
+
+    def remembers():
+        def step(past, t):
+            x = lib.ppl.sample("x", dist.Normal(0.0, 1.0))
+            past = lib.ppl.append(past, t, x)
+            lib.ppl.factor(0.75 * jnp.tanh(x))
+            return past, None
+
+        past, _ = jax.lax.scan(step, lib.ppl.history(3, jnp.zeros(())), jnp.arange(3))
+        return lib.ppl.recall(past)
+
+    def carries():
+        def step(carry, _):
+            x = lib.ppl.sample("x", dist.Normal(0.0, 1.0))
+            lib.ppl.factor(0.75 * jnp.tanh(x))
+            return carry, x
+
+        return jax.lax.scan(step, 0, None, length=3)[1]
+
+    return lib.semantics.properly_weighted(lib.inference.smc(remembers, 4, ess_threshold=2.0), carries)()
+
+
+@check("ppl.history")
+def what_is_recalled_is_what_was_appended(lib):
+    def carries():
+        def step(carry, _):
+            first, last = carry
+            x = lib.ppl.sample("x", dist.Bernoulli(jnp.array([0.25, 0.625])[last]))
+            first = jnp.where(first < 0, x, first)
+            lib.ppl.factor(0.75 * x * first)
+            return (first, x), x
+
+        return jax.lax.scan(step, (-1, 0), None, length=3)[1]
+
+    return lib.semantics.preserves(lambda _: remembering(lib), carries)()
+
+
+@check("inference.smc")
+def smc_keeps_the_inputs_of_scans_in_line(lib):
+    return _smc_of(drawn_inputs)(lib)
+
+
+@check("inference.smc")
+def smc_weighs_branches(lib):
+    return _smc_of(switching)(lib)
+
+
+@check("inference.smc")
+def smc_of_three_particles(lib):
+    program = small(lib, "chain")
+    return lib.semantics.properly_weighted(lib.inference.smc(program, 3, ess_threshold=2.0), program)()
+
+
+@check("inference.smc")
+def smc_of_three_particles_over_a_scan(lib):
+    """Long enough for lines to cross: two resamplings after the first output."""
+
+    def program():
+        def step(x, weight):
+            x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * x))
+            lib.ppl.factor(weight * x)
+            return x, x
+
+        return jax.lax.scan(step, 0, jnp.array([1.0, -0.5, 0.75]))[1]
+
+    return lib.semantics.properly_weighted(lib.inference.smc(program, 3, ess_threshold=2.0), program)()
+
+
+def _smc_with(resampler: str, n: int = 2):
+    def run(lib):
+        program = small(lib, "chain")
+        algorithm = lib.inference.smc(program, n, getattr(lib.inference, resampler), ess_threshold=2.0)
+        return lib.semantics.properly_weighted(algorithm, program)()
+
+    return run
+
+
+def _draws_as_enumerated(resampler: str):
+    """That what a scheme draws is what it enumerates, and that its densities are those of its draws."""
+
+    def run(lib):
+        log_weights = jnp.log(jnp.array([0.4, 0.05, 0.35, 0.2]))
+        scheme = getattr(lib.inference, resampler)
+
+        def by_drawing():
+            return lib.semantics.keyed(lambda key: scheme(log_weights).sample(key))()
+
+        def by_index():
+            candidates = scheme(log_weights).enumerate_support()
+            log_probs = scheme(log_weights).enumerate_log_probs()
+            return candidates[lib.ppl.sample("row", dist.Categorical(logits=log_probs))]
+
+        return lib.semantics.same_distribution(by_index, by_drawing)()
+
+    return run
+
+
+@check("inference.stratified")
+def smc_with_stratified_resampling(lib):
+    return _smc_with("stratified")(lib)
+
+
+@check("inference.multinomial")
+def smc_with_multinomial_resampling(lib):
+    return _smc_with("multinomial")(lib)
+
+
+@check("inference.residual")
+def smc_with_residual_resampling(lib):
+    return _smc_with("residual")(lib)
+
+
+@check("inference.killing")
+def smc_with_killing_resampling(lib):
+    return _smc_with("killing")(lib)
+
+
+@check("inference.ssp")
+def smc_with_ssp_resampling(lib):
+    return _smc_with("ssp", n=3)(lib)
+
+
+@check("inference.systematic")
+def systematic_draws(lib):
+    return _draws_as_enumerated("systematic")(lib)
+
+
+@check("inference.stratified")
+def stratified_draws(lib):
+    return _draws_as_enumerated("stratified")(lib)
+
+
+@check("inference.multinomial")
+def multinomial_draws(lib):
+    return _draws_as_enumerated("multinomial")(lib)
+
+
+@check("inference.residual")
+def residual_draws(lib):
+    return _draws_as_enumerated("residual")(lib)
+
+
+@check("inference.killing")
+def killing_draws(lib):
+    return _draws_as_enumerated("killing")(lib)
+
+
+@check("inference.ssp")
+def ssp_draws(lib):
+    return _draws_as_enumerated("ssp")(lib)
+
+
+@check("inference.smc")
+def evidence_is_unbiased(lib):
+    program = small(lib, "hidden_markov")
+    exact = lib.semantics.meaning(program)().total
+    evidence = lambda: jnp.exp(lib.inference.smc(program, 2)().log_evidence)  # noqa: E731
+    return lib.semantics.unbiased(evidence, exact)()
+
+
+@check("inference.enumerate")
+def enumerate_keeps_the_meaning(lib):
+    return lib.semantics.preserves(lib.inference.enumerate)()
+
+
+@check("inference.enumerate")
+def smc_inside_a_program_is_a_program(lib):
+    """The evidence of an inner run weighs an outer one: what a pseudo-marginal method relies on."""
+    program = small(lib, "weighted_coin")
+
+    def outer():
+        x = lib.ppl.sample("outer", dist.Bernoulli(0.25))
+        population = lib.inference.smc(program, 2)()
+        lib.ppl.factor(population.log_evidence * x)
+        return x
+
+    def exact():
+        x = lib.ppl.sample("outer", dist.Bernoulli(0.25))
+        total = np.exp(0.5) * 0.25 + 0.75
+        lib.ppl.factor(jnp.log(jnp.where(x == 1, total, 1.0)))
+        return x
+
+    return lib.semantics.preserves(lambda _: outer, exact)()

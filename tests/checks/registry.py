@@ -1,0 +1,13 @@
+"""All checks, by name."""
+
+from __future__ import annotations
+
+from . import gradients, kernels, language, populations, text
+from .check import Check
+
+CHECKS: dict[str, Check] = {
+    found.name: found
+    for module in (language, populations, kernels, gradients, text)
+    for found in vars(module).values()
+    if isinstance(found, Check)
+}

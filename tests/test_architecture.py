@@ -24,8 +24,8 @@ LIBRARIES = {
     "borelax.models": LANGUAGE | LANGUAGE_MODELS,
     "borelax.cli": LANGUAGE | {"rich"},
 }
-# What single modules may import besides: this one runs whole NumPyro models.
-ALSO = {"borelax.ppl.from_numpyro": {"numpyro"}}
+# What single modules may import besides: one runs whole NumPyro models, one draws figures.
+ALSO = {"borelax.ppl.from_numpyro": {"numpyro"}, "borelax.semantics.plots": {"matplotlib"}}
 BELOW = {
     "borelax.ppl": set(),
     "borelax.semantics": {"borelax.ppl"},

@@ -20,7 +20,7 @@ from ..ppl.population_walk import Cloud, Extension, populate
 from ..ppl.random_key import refuse_keys
 from ..ppl.staging import Staged, stage
 from ..semantics.branch import Branch, has_finite_support
-from ..semantics.smooth_flow import jumps
+from ..semantics.static.smooth_flow import jumps
 from .held import held
 from .pathwise import has_path, pathwise, without_path
 from .score_function import edges, obstacle, score_function

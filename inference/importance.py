@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-import jax
-
-from ..ppl import reweigh
-from ..ppl.population import Population
 from ..ppl.population_walk import Draw, populate
+from ..semantics.static.check import refuse
+from .retained import Retain, populate_retaining
 
 
-def importance(program: Callable, n: int, retained: Mapping | None = None) -> Callable:
+def importance(program: Callable, n: int, retained: Mapping | None = None, check: bool = True) -> Callable:
     """The program that draws ``n`` weighted members of ``program`` and returns them as a ``Population``.
 
     Each site is drawn from its proposal, or else from its own distribution; members are never resampled.
@@ -23,6 +20,11 @@ def importance(program: Callable, n: int, retained: Mapping | None = None) -> Ca
       n: the number of members.
       retained: choices of a run that is to be member 0; the others are drawn. The population is then conditioned on
         having that member, which is what ``normalize`` and particle MCMC need; its evidence is not unbiased.
+      check: whether to refuse a program of which it can be seen, when it is traced, that a proposal does not cover its
+        distribution or that a factor leaves no mass (``semantics.check`` looks for more).
+
+    Raises, when the program is traced:
+      UnsupportedError: the check is on, and proves such a thing.
 
     >>> import jax, numpyro.distributions as dist
     >>> from borelax import inference, ppl
@@ -31,21 +33,9 @@ def importance(program: Callable, n: int, retained: Mapping | None = None) -> Ca
     >>> round(float(population.log_evidence), 4)
     -1.3863
     """
-    drawn = populate(program, check_size(n), Draw())
     if retained is None:
-        return drawn
-
-    def with_retained(*args, **kwargs) -> Population:
-        value, log_weight = reweigh(program)(retained, *args, **kwargs)
-        population = drawn(*args, **kwargs)
-        first = lambda x, kept: x.at[0].set(kept)  # noqa: E731
-        return replace(
-            population,
-            value=jax.tree.map(first, population.value, value),
-            log_weight=first(population.log_weight, log_weight),
-        )
-
-    return with_retained
+        return populate(program, check_size(n), Draw(), refuse if check else None)
+    return populate_retaining(program, check_size(n), Retain(), retained, refuse if check else None)
 
 
 def check_size(n: int) -> int:

@@ -1,12 +1,12 @@
 """What programs mean: exact denotations."""
 
-from .absolute_continuity import AbsoluteContinuity, absolute_continuity
+from .static.absolute_continuity import AbsoluteContinuity, absolute_continuity
 from .budget import Budget
-from .check import check
+from .static.check import check
 from .de_finetti import Mixture, de_finetti
 from .denoted import weighted
-from .finding import Finding, Review
-from .independence import Independence, independences, independent
+from .static.finding import Finding, Review
+from .static.independence import Independence, independences, independent
 from .invariance import (
     assert_detailed_balance,
     assert_leaves_invariant,
@@ -55,6 +55,6 @@ from .simulation_based_calibration import (
     simulation_based_calibration,
 )
 from .small_programs import SMALL_PROGRAMS
-from .smoothness import SiteSmoothness, Smoothness, smoothness
+from .static.smoothness import SiteSmoothness, Smoothness, smoothness
 from .target import Target
 from .unbiased import assert_unbiased, unbiased

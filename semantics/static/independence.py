@@ -9,12 +9,12 @@ from itertools import combinations
 
 from numpyro.distributions import Distribution, MaskedDistribution
 
-from ..ppl import AddressError
-from ..ppl.choices import spell
-from ..ppl.errors import did_you_mean
-from ..ppl.laws import parts
-from ..ppl.staging import stage
-from ..ppl.table import Table
+from ...ppl import AddressError
+from ...ppl.choices import spell
+from ...ppl.errors import did_you_mean
+from ...ppl.laws import parts
+from ...ppl.staging import stage
+from ...ppl.table import Table
 from .origins import Origins
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from ..ppl import compat
+from ...ppl import compat
 from .bounds import Bounds, either, exactly, hull, through
 from .signs import above, below, nonzero, positive
 

@@ -9,7 +9,7 @@ import pytest
 
 from borelax import ppl
 from borelax.ppl.staging import stage
-from borelax.semantics.unused import unused
+from borelax.semantics.static.unused import unused
 
 
 def normal(name, mean=0.0, **options):

@@ -10,7 +10,7 @@ import pytest
 from numpyro.distributions import constraints
 
 from borelax import ppl, semantics
-from borelax.semantics.normalisation import normalisation
+from borelax.semantics.static.normalisation import normalisation
 
 
 def normal(name):

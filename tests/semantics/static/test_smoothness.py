@@ -13,8 +13,8 @@ from jax.scipy.special import logsumexp, ndtr, xlogy
 
 from borelax import ppl, semantics
 from borelax.semantics import smooth_flow, smooth_rules
-from borelax.semantics.poles import Pole
-from borelax.semantics.smooth_rules import Break
+from borelax.semantics.static.poles import Pole
+from borelax.semantics.static.smooth_rules import Break
 
 SMOOTH, KINKED, JUMPING = "differentiable", "continuous", "possibly discontinuous"
 CONFIRMED = "discontinuous (confirmed)"

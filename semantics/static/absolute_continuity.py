@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ppl.choices import Address, spell
-from ..ppl.staging import Staged, stage
-from ..ppl.table import Table
+from ...ppl.choices import Address, spell
+from ...ppl.staging import Staged, stage
+from ...ppl.table import Table
+from ..report import name_of
 from .abstract import Abstract, Terms, Visit
 from .bounds import hull
 from .covers import YES, Answer, covers
 from .finding import Finding
-from .report import name_of
 
 
 @dataclass(frozen=True, repr=False)

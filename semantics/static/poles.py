@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntFlag
 
-from ..ppl import compat
+from ...ppl import compat
 from .bounds import Bounds
 from .signs import above, below, nonzero, positive
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 from numpyro.distributions import ImproperUniform, MaskedDistribution
 
-from ..ppl.laws import parts
-from ..ppl.staging import Staged, stage
+from ...ppl.laws import parts
+from ...ppl.staging import Staged, stage
+from ..branch import TooManyRuns, is_finite
+from ..meaning import meaning
 from .absolute_continuity import lost, observed
 from .abstract import Abstract, Visit
-from .branch import TooManyRuns, is_finite
 from .finding import Finding
-from .meaning import meaning
 from .origins import Origins
 
 _MOST_RUNS = 2**12  # that are added up to see whether any has weight

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..ppl.summary import count
-from ..ppl.table import Table
+from ...ppl.summary import count
+from ...ppl.table import Table
 
 Severity = Literal["error", "warning", "note"]
 _RANK = {"error": 0, "warning": 1, "note": 2}

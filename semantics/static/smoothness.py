@@ -9,14 +9,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ..ppl import select
-from ..ppl.choices import Address, spell
-from ..ppl.describe import effect_of
-from ..ppl.effects import Site
-from ..ppl.errors import SiteError
-from ..ppl.staging import SiteInfo, Staged, stage
-from ..ppl.summary import count
-from ..ppl.table import Table
+from ...ppl import select
+from ...ppl.choices import Address, spell
+from ...ppl.describe import effect_of
+from ...ppl.effects import Site
+from ...ppl.errors import SiteError
+from ...ppl.staging import SiteInfo, Staged, stage
+from ...ppl.summary import count
+from ...ppl.table import Table
 from .finding import Finding
 from .probe import Probe, probe
 from .smooth_flow import Cause, smooth_flow
@@ -55,7 +55,7 @@ def smoothness(
     - "possibly discontinuous": there is a comparison, a rounding, a branch, a division by what may be zero, a support
       that moves with the site, or a primitive of which nothing is known.
 
-    What is possibly discontinuous is then looked at numerically (see :func:`~borelax.semantics.probe.probe`). If
+    What is possibly discontinuous is then looked at numerically (see :func:`~borelax.semantics.static.probe.probe`). If
     jumps are found it is "discontinuous (confirmed)", with the place and the size; if every suspected equation was seen
     to change and there was no jump it counts as "continuous", as in ``jnp.where(x > 0, x, 0)``. This is evidence, not
     proof: it says what was tried.

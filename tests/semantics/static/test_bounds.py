@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from borelax.semantics.bounds import REAL, Bounds, anything, either, exactly, same, through
+from borelax.semantics.static.bounds import REAL, Bounds, anything, either, exactly, same, through
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
 ENDS = [-np.inf, -2.5, -1.0, 0.0, 0.5, 1.0, 3.0, np.inf]

@@ -14,7 +14,7 @@ import pytest
 
 from borelax import ppl, semantics
 from borelax.ppl.staging import stage
-from borelax.semantics.absolute_continuity import proposal_coverage
+from borelax.semantics.static.absolute_continuity import proposal_coverage
 
 CHOICES = np.array(list(itertools.product(range(3), repeat=3)))
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..ppl import BorelaxError, compat, simulate
-from ..ppl.choices import Address, Masked, flatten, spell
-from ..ppl.effects import Site
-from ..ppl.interpreter import Handler, interpret, walk
-from ..ppl.staging import Staged, stage
+from ...ppl import BorelaxError, compat, simulate
+from ...ppl.choices import Address, Masked, flatten, spell
+from ...ppl.effects import Site
+from ...ppl.interpreter import Handler, interpret, walk
+from ...ppl.staging import Staged, stage
 from .smooth_flow import Cause, SmoothFlow, smooth_flow
 from .smooth_rules import outcome
 

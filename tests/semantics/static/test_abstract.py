@@ -13,7 +13,7 @@ from jax import lax
 
 from borelax import ppl
 from borelax.ppl.staging import stage
-from borelax.semantics.abstract import Abstract, Terms
+from borelax.semantics.static.abstract import Abstract, Terms
 
 
 def straight(x):

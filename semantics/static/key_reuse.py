@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..ppl.staging import Staged
+from ...ppl.staging import Staged
 from .abstract import Abstract, Use
 from .finding import Finding
 

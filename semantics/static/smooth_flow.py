@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ppl import compat
-from ..ppl.choices import Address
-from ..ppl.dataflow import Dataflow, Position
-from ..ppl.effects import Site
-from ..ppl.staging import Staged
+from ...ppl import compat
+from ...ppl.choices import Address
+from ...ppl.dataflow import Dataflow, Position
+from ...ppl.effects import Site
+from ...ppl.staging import Staged
 from .bounds import REAL, Bounds, anything, either, exactly, hull, same
 from .density_term import density_term, support_ends
 from .poles import Pole, pole_of, pole_of_sum

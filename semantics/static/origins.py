@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from ..ppl import compat
-from ..ppl.dataflow import Dataflow, Place, Position
-from ..ppl.effects import Effect, Site
-from ..ppl.staging import Staged
+from ...ppl import compat
+from ...ppl.dataflow import Dataflow, Place, Position
+from ...ppl.effects import Effect, Site
+from ...ppl.staging import Staged
 
 Places = frozenset[Place]
 

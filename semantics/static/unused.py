@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ppl.staging import Staged
+from ...ppl.staging import Staged
 from .finding import Finding
 from .origins import Origins
 

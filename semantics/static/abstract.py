@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions
 
-from ..ppl import compat
-from ..ppl.dataflow import Dataflow, Place, Plate, Position
-from ..ppl.effects import Site
-from ..ppl.staging import Staged, called_jaxpr
+from ...ppl import compat
+from ...ppl.dataflow import Dataflow, Place, Plate, Position
+from ...ppl.effects import Site
+from ...ppl.staging import Staged, called_jaxpr
 from .bounds import MOST, Bounds, anything, either, exactly, hull, same, through
 from .region import Region, region_of
 

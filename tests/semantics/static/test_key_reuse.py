@@ -10,7 +10,7 @@ from jax import lax, random
 
 from borelax import ppl
 from borelax.ppl.staging import stage
-from borelax.semantics.key_reuse import key_reuse
+from borelax.semantics.static.key_reuse import key_reuse
 
 KEY = random.key(0)
 STEPS = jnp.arange(3)

@@ -14,8 +14,8 @@ from numpyro.distributions import constraints, transforms
 
 from borelax import ppl
 from borelax.ppl.staging import stage
-from borelax.semantics.abstract import Abstract, Terms
-from borelax.semantics.covers import covers
+from borelax.semantics.static.abstract import Abstract, Terms
+from borelax.semantics.static.covers import covers
 
 EYE = jnp.eye(2)
 SCALARS = {

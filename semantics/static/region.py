@@ -13,10 +13,10 @@ import numpy as np
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution, constraints
 
-from ..ppl import compat
-from ..ppl.describe import family
-from ..ppl.effects import Axis, Effect, Site
-from ..ppl.laws import CENSORED, parts
+from ...ppl import compat
+from ...ppl.describe import family
+from ...ppl.effects import Axis, Effect, Site
+from ...ppl.laws import CENSORED, parts
 from .bounds import Bounds, anything
 
 STATIC: dict = {"static": True}

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
 
-from ..ppl import compat
-from ..ppl.effects import Effect, Site, log_prob_formula
-from ..ppl.weigh import weigh_site
+from ...ppl import compat
+from ...ppl.effects import Effect, Site, log_prob_formula
+from ...ppl.weigh import weigh_site
 
 
 def density_term(kind: str, site: Site, shapes: Sequence) -> compat.ClosedJaxpr:

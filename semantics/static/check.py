@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..ppl import UnsupportedError
-from ..ppl.staging import Staged, stage
+from ...ppl import UnsupportedError
+from ...ppl.staging import Staged, stage
+from ..report import name_of
 from .absolute_continuity import AbsoluteContinuity, absolute_continuity, proposal_coverage
 from .abstract import Abstract
 from .finding import Finding, Review
 from .key_reuse import key_reuse
 from .normalisation import impossible_factors, impossible_observations, improper, no_mass
-from .report import name_of
 from .smoothness import smoothness
 from .unused import unused
 

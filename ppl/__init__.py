@@ -10,7 +10,15 @@ from .condition import condition, do
 from .density import log_density
 from .edit import Edit, regenerate, update
 from .effects import deterministic, factor, observe, sample, scope
-from .errors import AddressError, BorelaxError, ChoiceError, SiteError, UnseededError, UnsupportedError
+from .errors import (
+    AddressError,
+    BorelaxError,
+    ChoiceError,
+    LeakError,
+    SiteError,
+    UnseededError,
+    UnsupportedError,
+)
 from .from_numpyro import from_numpyro
 from .graph import Graph, graph
 from .history import append, history, recall

@@ -29,6 +29,10 @@ class UnseededError(BorelaxError, RuntimeError):
     """An effect reached JAX itself: the program ran without a transformation that handles its effects."""
 
 
+class LeakError(BorelaxError, TypeError):
+    """A value is used outside the run, or the part of a run, that it belongs to."""
+
+
 class UnsupportedError(BorelaxError, TypeError):
     """A transformation cannot treat a construct correctly, and refuses it."""
 

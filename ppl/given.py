@@ -13,6 +13,7 @@ import numpy as np
 from .choices import Address, Masked, flatten, spell
 from .effects import Site
 from .errors import AddressError, ChoiceError, UnsupportedError, did_you_mean
+from .leaks import refuse_leaks
 from .partly import Partly, Prefix, event_dim, is_supported
 from .random_key import refuse_keys
 from .staging import SiteInfo, Staged
@@ -31,9 +32,11 @@ def check_given(
     Raises:
       AddressError: an address that the program does not have, or that it observes; a missing one.
       ChoiceError: a wrong shape or dtype.
+      LeakError: a choice is a value of a run that is over.
       UnsupportedError: a site draws a PRNG key, or is inside a while_loop.
     """
     flat = flatten(choices)
+    refuse_leaks(jax.tree.leaves(flat))
     sites = {
         info.address: replace(info, optional=info.address in staged.optional)
         for info in staged.of_kind("sample")
@@ -85,11 +88,9 @@ def _unknown(address: Address, sites: Mapping[Address, SiteInfo], staged: Staged
         return f"{others[address]} is {what[others[address].kind]}: it cannot be given a value"
     if any(known[: len(address)] == address for known in sites):
         return f"{spell(address)!r} is a scope, not a site: give a dict of its sites"
-    known = [spell(known) for known in sites]
-    listing = ", ".join(map(repr, known)) or "none"
-    return (
-        f"the program has no site {spell(address)!r}{did_you_mean(spell(address), known)}; it has {listing}"
-    )
+    near = did_you_mean(spell(address), map(spell, sites))
+    listing = ", ".join(map(str, sites.values())) or "none"
+    return f"the program has no site {spell(address)!r}{near}; it has {listing}"
 
 
 def _checked(info: SiteInfo, value):

@@ -63,19 +63,17 @@ def layout(nodes: Sequence[Node], edges: Sequence[Edge], width_of: dict[str, flo
     layer = _layers(nodes, edges)
     members = boxes(nodes)
     block = _pack(members, edges, layer, width_of).shifted(PADDING)
-    y = _heights(members, layer)
+    y, tops, bottoms = _heights(members, layer)
     centre = {node.name: (block.centres[node.name], y[layer[node.name]]) for node in nodes}
     lanes = defaultdict(list)
     for lane in sorted((key for key in block.centres if isinstance(key, _Lane)), key=lambda lane: lane.first):
-        top, bottom = y[lane.first] - HEIGHT / 2, y[lane.last] + HEIGHT / 2
+        top, bottom = tops[lane.first], bottoms[lane.last]
         if not lanes[lane.edge] or top > lanes[lane.edge][-1][2]:
             lanes[lane.edge].append((block.centres[lane], top, bottom))
     frames = [
         Frame(str(box.plate), left, right, *_vertical(box, y, layer)) for box, left, right in block.frames
     ]
-    bottoms = [*(frame.bottom for frame in frames), *(y + HEIGHT / 2 for _, y in centre.values())]
-    bottom = max(bottoms, default=0.0)
-    return Layout(centre, lanes, frames, block.width + 2 * PADDING, bottom + PADDING)
+    return Layout(centre, lanes, frames, block.width + 2 * PADDING, max(bottoms, default=0.0) + PADDING)
 
 
 def _layers(nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[str, int]:
@@ -249,16 +247,17 @@ def _share_layers(one: _Block, other: _Block) -> bool:
 # ------------------------------------------------------------------------- from top to bottom
 
 
-def _heights(members, layer: dict[str, int]) -> list[float]:
-    """The centre line of each layer, with room for the edges of plates that begin or end there."""
+def _heights(members, layer: dict[str, int]) -> tuple[list[float], list[float], list[float]]:
+    """The centre line of each layer; its top and its bottom, with the edges of plates that begin or end there."""
     count = max(layer.values(), default=-1) + 1
-    above, below = [0.0] * count, [0.0] * count
+    above, below = [HEIGHT / 2] * count, [HEIGHT / 2] * count
     for box in _all_boxes(members):
         first, last = _span(box, layer)
-        above[first] = max(above[first], _overhang(box, layer, first, PADDING))
-        below[last] = max(below[last], _overhang(box, layer, last, PADDING + LABEL))
-    gaps = [below[k] + _BETWEEN + HEIGHT + above[k + 1] for k in range(count - 1)]
-    return list(accumulate(gaps, initial=PADDING + HEIGHT / 2 + above[0])) if count else []
+        above[first] = max(above[first], HEIGHT / 2 + _overhang(box, layer, first, PADDING))
+        below[last] = max(below[last], HEIGHT / 2 + _overhang(box, layer, last, PADDING + LABEL))
+    gaps = [below[k] + _BETWEEN + above[k + 1] for k in range(count - 1)]
+    y = list(accumulate(gaps, initial=PADDING + above[0])) if count else []
+    return y, [x - over for x, over in zip(y, above)], [x + under for x, under in zip(y, below)]
 
 
 def _overhang(box: Box, layer: dict[str, int], at: int, margin: float) -> float:

@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 _SQUARE = 12.0  # the side of a factor
 _CHARACTER, _SMALL = 7.4, 6.0  # widths, at 13px and at 10.5px
-_LOOP = 14.0  # how far an edge from a node to itself reaches out
+_LOOP, _BULGE = 24.0, 24.0  # where the curve of an edge aims at: beside its node, and beside two nodes
 _DASHED = ' stroke-dasharray="4 3"'
 
 
 def svg(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     """The drawing. Hovering over a node tells what it is."""
     loops = {edge.source for edge in edges if edge.source == edge.target}
-    width_of = {node.name: _width(node) + (2 * _LOOP if node.name in loops else 0) for node in nodes}
+    width_of = {node.name: _width(node) + (1.5 * _LOOP if node.name in loops else 0) for node in nodes}
     placed = layout(nodes, edges, width_of)
     by_name = {node.name: node for node in nodes}
-    beside = 40.0 if any(_goes_beside(edge, placed) for edge in edges) else 0.0
     pieces = [
         *map(_frame, placed.frames),
         *(_edge(edge, by_name, edges, placed) for edge in edges),
         *(_node(node, placed.centre[node.name]) for node in nodes),
     ]
-    width, height = placed.width + beside, placed.height
+    right = max((_right(edge, by_name, placed) for edge in edges if _goes_beside(edge, placed)), default=0.0)
+    width, height = max(placed.width, right + _BULGE), placed.height
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" style="max-width:100%" role="img" aria-label="Dependence graph" fill="none" '
@@ -117,14 +117,20 @@ def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
 
 
 def _beside(edge: Edge, by_name: dict[str, Node], edges: Sequence[Edge], placed: Layout) -> tuple[str, str]:
-    """From the right side of one node to the right side of another (or the same)."""
+    """From the right side of one node to that of another; on the left, to the same or to one of its layer."""
     (x0, y0), (x1, y1) = placed.centre[edge.source], placed.centre[edge.target]
+    left0 = x0 - _width(by_name[edge.source]) / 2
     right0, right1 = x0 + _width(by_name[edge.source]) / 2, x1 + _width(by_name[edge.target]) / 2
     if edge.source == edge.target:
-        y0, y1 = y0 + 8, y1 - 8
-    elif y0 == y1 and x0 > x1:
-        right0 = x0 - _width(by_name[edge.source]) / 2
-        return f"M{right0:.1f} {y0:.1f}H{right1 + 5:.1f}", f"M{right1:.1f} {y1:.1f}l8 -3.5v7z"
-    bulge = max(right0, right1) + 24
+        path = f"M{left0 + 1:.1f} {y0 + 8:.1f}c{-_LOOP} 0 {-_LOOP} -16 -6 -16"
+        return path, f"M{left0 + 1:.1f} {y0 - 8:.1f}l-8 -3.5v7z"
+    if y0 == y1 and x0 > x1:
+        return f"M{left0:.1f} {y0:.1f}H{right1 + 5:.1f}", f"M{right1:.1f} {y1:.1f}l8 -3.5v7z"
+    bulge = _right(edge, by_name, placed) + _BULGE
     path = f"M{right0:.1f} {y0:.1f}C{bulge:.1f} {y0:.1f} {bulge:.1f} {y1:.1f} {right1 + 5:.1f} {y1:.1f}"
     return path, f"M{right1:.1f} {y1:.1f}l8 -3.5v7z"
+
+
+def _right(edge: Edge, by_name: dict[str, Node], placed: Layout) -> float:
+    """Where the ends of an edge have their right side."""
+    return max(placed.centre[name][0] + _width(by_name[name]) / 2 for name in (edge.source, edge.target))

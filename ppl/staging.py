@@ -16,6 +16,7 @@ from .choices import Address, spell
 from .compat import scopes_of
 from .effects import Site, effect_primitives, sample_p
 from .errors import AddressError, UnsupportedError
+from .leaks import leaked, refuse_leaks
 
 # Every call-like primitive, and the parameter that holds the function it calls.
 CALLS = {
@@ -94,6 +95,7 @@ def stage(program: Callable, *args, **kwargs) -> Staged:
 
     Raises:
       AddressError: two sites have one address.
+      LeakError: the program uses a value of a run, or of a part of one, that is over.
       TypeError: the program returns something that is not a pytree of arrays.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
@@ -106,7 +108,11 @@ def stage(program: Callable, *args, **kwargs) -> Staged:
         args, kwargs = jax.tree.unflatten(tree, filled)
         return program(*args, **kwargs)
 
-    closed, shape = jax.make_jaxpr(flat_program, return_shape=True)(*arrays)
+    try:
+        closed, shape = jax.make_jaxpr(flat_program, return_shape=True)(*arrays)
+    except jax.errors.UnexpectedTracerError as error:
+        raise leaked(error) from error
+    refuse_leaks((*arrays, *closed.consts))
     sites = tuple(survey(closed.jaxpr))
     _check_addresses(sites)
     return Staged(closed, arrays, jax.tree.structure(shape), sites)

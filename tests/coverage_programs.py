@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
       name: what the table calls it.
-      program: ``(factor, *args) -> value``.
+      program: ``(bit, factor, *args) -> value``, with :func:`flip` or :func:`wait` for ``bit``.
       plain: ``(bit, factor) -> value``, the same without JAX; the elements of a site y are y[0], y[1], ...
       args: arrays.
     """
@@ -33,8 +33,13 @@ class Row:
     args: tuple = ()
 
 
-def bit(name, p):
+def flip(name, p):
     return 1.0 * ppl.sample(name, dist.Bernoulli(p))
+
+
+def wait(name, p):
+    """A bit that is read off a continuous site."""
+    return 1.0 * (ppl.sample(name, dist.Exponential(1.0 + p)) > 0.5)
 
 
 # ------------------------------------------------------------------ around one function
@@ -43,7 +48,7 @@ def bit(name, p):
 def around(construct: Callable) -> Callable:
     """A toss, then a function with a toss and a factor inside the construct, then a toss that depends on it."""
 
-    def program(factor, p):
+    def program(bit, factor, p):
         def inside(x):
             y = bit("y", 0.25 + 0.25 * x)
             factor(0.5 * y - 0.25 * x)
@@ -347,7 +352,7 @@ BETWEEN = {
 def chain(construct: Callable) -> Callable:
     """``construct(step, x) -> [y0, y1]``."""
 
-    def program(factor, p):
+    def program(bit, factor, p):
         def step(c):
             y = bit("y", 0.25 + 0.5 * c)
             factor(0.5 * y - 0.25 * c)
@@ -450,7 +455,7 @@ CHAINS = {
 }
 
 
-def drawn_condition(factor, p):
+def drawn_condition(bit, factor, p):
     """A while_loop that tosses in its condition."""
 
     def going_on(state):
@@ -470,7 +475,7 @@ def drawn_condition_plain(bit, factor):
     return x, turns
 
 
-def no_steps(factor, p):
+def no_steps(bit, factor, p):
     def step(c, _):
         y = bit("y", p)
         factor(y)
@@ -480,7 +485,7 @@ def no_steps(factor, p):
     return lax.scan(step, x, None, length=0)[0]
 
 
-def unmapped(factor, p):
+def unmapped(bit, factor, p):
     """No operand of the site has the axis: there are two copies of it all the same."""
 
     def copy(q):
@@ -499,7 +504,7 @@ def unmapped_plain(bit, factor):
     return x, ys
 
 
-def no_copies(factor, p):
+def no_copies(bit, factor, p):
     def copy(q):
         y = bit("y", q)
         factor(y)
@@ -515,7 +520,7 @@ def no_copies(factor, p):
 def copies(construct: Callable) -> Callable:
     """``construct(copy, [q0, q1]) -> [y0, y1]``."""
 
-    def program(factor, p):
+    def program(bit, factor, p):
         def copy(q):
             y = bit("y", q)
             factor(0.5 * y - q)
@@ -596,7 +601,7 @@ COPIES = {
 def grid(construct: Callable) -> Callable:
     """``construct(toss, probabilities) -> ys``, all of shape [2, 2]; rows are independent."""
 
-    def program(factor, qs):
+    def program(bit, factor, qs):
         def toss(c, q):
             y = bit("y", q + 0.25 * c)
             factor(0.5 * y - 0.25 * c)
@@ -653,7 +658,7 @@ GRIDS = {
 # ------------------------------------------------------------------ branches
 
 
-def cond_on_a_draw(factor, p):
+def cond_on_a_draw(bit, factor, p):
     x = bit("x", p)
 
     def heads():
@@ -673,7 +678,7 @@ def cond_on_a_draw_plain(bit, factor):
     return x, y, bit("z", 0.25 + 0.5 * x)
 
 
-def switch_on_draws(factor, p):
+def switch_on_draws(bit, factor, p):
     x = bit("x", p)
     y = bit("y", 0.5)
 
@@ -694,7 +699,7 @@ def switch_on_draws_plain(bit, factor):
     return x, y, 4 if x + y == 1 else bit("b", 0.75) + 2
 
 
-def vmap_of_cond(factor, p):
+def vmap_of_cond(bit, factor, p):
     """The predicates are drawn and differ between members."""
 
     def member(q):
@@ -719,7 +724,7 @@ def vmap_of_cond_plain(bit, factor):
     return xs, ys
 
 
-def scan_of_cond(factor, p):
+def scan_of_cond(bit, factor, p):
     def step(c, q):
         def heads():
             y = bit("y", q)
@@ -733,7 +738,7 @@ def scan_of_cond(factor, p):
     return lax.scan(step, 0.0, jnp.stack([p, 2 * p]))[1]
 
 
-def cond_of_scan(factor, p):
+def cond_of_scan(bit, factor, p):
     def heads():
         def step(c, _):
             y = bit("y", 0.25 + 0.5 * c)
@@ -755,7 +760,7 @@ def cond_of_scan_plain(bit, factor):
     return x, ys
 
 
-def cond_in_cond(factor, p):
+def cond_in_cond(bit, factor, p):
     def outer():
         y = bit("y", 0.25)
         return 2 + 2 * y + lax.cond(y == 1, lambda: bit("w", 0.75), lambda: 0.0)
@@ -774,7 +779,7 @@ def cond_in_cond_plain(bit, factor):
     return x, 2 + 2 * y + (bit("w", 0.75) if y else 0)
 
 
-def bounded_loop(factor, p):
+def bounded_loop(bit, factor, p):
     def body(carry):
         i, x = carry
         x = bit("x", p)
@@ -807,7 +812,7 @@ BRANCHES = {
 # ------------------------------------------------------------------ the rest
 
 
-def scopes(factor, p):
+def scopes(bit, factor, p):
     """One compiled function under two scopes is two sites."""
     block = jax.jit(lambda q: bit("y", q))
     x = bit("x", p)
@@ -825,7 +830,7 @@ def scopes_plain(bit, factor):
     return x, first, bit("second/y", 0.25 + 0.5 * first)
 
 
-def unused(factor, p):
+def unused(bit, factor, p):
     """A site whose value nobody uses still has a density, and its factor counts."""
 
     @jax.jit
@@ -844,12 +849,12 @@ def only_x(bit, factor):
     return x
 
 
-def twice(factor, p):
+def twice(bit, factor, p):
     f = jax.jit(lambda p: bit("x", p))
     return f(p) + f(p)
 
 
-def keys_as_arguments(factor, p, keys):
+def keys_as_arguments(bit, factor, p, keys):
     noise = jax.vmap(jax.random.bernoulli)(keys)
     x = bit("x", p)
     factor(0.5 * x)

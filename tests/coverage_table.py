@@ -4,19 +4,25 @@
 Python (``plain_runs.py``): the same values at the same choices, the same densities and weights, the same
 probabilities. The factors of the programs are multiples of 1/8, so that log weights agree exactly.
 
+A column is an entry of ``COLUMNS``: a function that raises unless its transformation works on a row, or, where what it
+runs had better be compiled together with that of other columns, a class like ``Seed``.
+
 ``python tests/coverage_table.py`` writes docs/coverage.md.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from coverage_programs import ROWS, Row
+from coverage_programs import ROWS, Row, flip, wait
 from plain_runs import Run, all_runs
 from scipy.stats import binom
 from thresholds import FALSE_ALARM_RATE
@@ -32,9 +38,15 @@ class Truth:
     """All runs of a row's plain program."""
 
     def __init__(self, row: Row):
-        self.runs = all_runs(row.plain)
+        self.row, self.runs = row, all_runs(row.plain)
         self.by_value = {as_key(run.value): run for run in self.runs}
         assert len(self.by_value) == len(self.runs), "a program of this table must return all that it draws"
+
+    @cached_property
+    def types(self) -> dict[str, ppl.SiteType]:
+        """The ``sample`` sites, in program order."""
+        found = flat(ppl.trace_type(weighted(self.row))(*self.row.args))
+        return {site: t for site, t in found.items() if t.kind == "sample"}
 
     def find(self, values) -> list[Run]:
         """The run behind each row of a batch of values."""
@@ -42,11 +54,15 @@ class Truth:
         return [self.by_value[as_key([leaf[i] for leaf in leaves])] for i in range(len(leaves[0]))]
 
     def assert_drawn_from_the_prior(self, runs: list[Run]) -> None:
-        """Each run occurs as often as its probability says: exact binomial tests."""
+        """Each run occurs as often as its probability says."""
         for run in self.runs:
-            count = sum(other is run for other in runs)
-            tail = min(binom.cdf(count, len(runs), run.prior), binom.sf(count - 1, len(runs), run.prior))
-            assert tail > FALSE_ALARM_RATE / (2 * len(self.runs)), (run.choices, count, run.prior)
+            assert_count(sum(other is run for other in runs), len(runs), run.prior, len(self.runs))
+
+
+def assert_count(count: int, draws: int, probability: float, comparisons: int) -> None:
+    """An exact binomial test of how often something of known probability has happened, one test among some."""
+    tail = min(binom.cdf(count, draws, probability), binom.sf(count - 1, draws, probability))
+    assert tail > FALSE_ALARM_RATE / (2 * comparisons), (count, draws, probability)
 
 
 def as_key(value) -> tuple[float, ...]:
@@ -55,11 +71,11 @@ def as_key(value) -> tuple[float, ...]:
 
 
 def weighted(row: Row) -> Callable:
-    return partial(row.program, ppl.factor)
+    return partial(row.program, flip, ppl.factor)
 
 
 def unweighted(row: Row) -> Callable:
-    return partial(row.program, lambda log_weight: None)
+    return partial(row.program, flip, lambda log_weight: None)
 
 
 def close(actual, expected) -> None:
@@ -67,12 +83,6 @@ def close(actual, expected) -> None:
 
 
 # ------------------------------------------------------------------ choices, as runs have them
-
-
-def type_of_sites(row: Row) -> dict[str, ppl.SiteType]:
-    return {
-        site: t for site, t in flat(ppl.trace_type(weighted(row))(*row.args)).items() if t.kind == "sample"
-    }
 
 
 def flat(tree: dict, prefix: str = "") -> dict:
@@ -125,12 +135,36 @@ def assert_same_choices(actual: dict, runs: list[Run], types: dict) -> None:
 
 def at_site(by_name: dict, address: str) -> list:
     """What a run has for one site."""
-    return [x for name, x in by_name.items() if name.partition("[")[0] == address]
+    return [by_name[name] for name in by_name if name in names_of(by_name, address)]
+
+
+def names_of(by_name: dict, address: str) -> set[str]:
+    """The names of a run's values for one site."""
+    return {name for name in by_name if name.partition("[")[0] == address}
+
+
+def named(choices: dict, i: int) -> dict[str, float]:
+    """The i-th of stacked choices as a run has it: what is present, by name."""
+    found = {}
+    for address, x in flat(choices).items():
+        value, present = (
+            (x.value, x.present) if isinstance(x, ppl.Masked) else (x, np.ones(np.shape(x), bool))
+        )
+        for index, name in elements(address, np.shape(value)[1:]):
+            if present[(i, *index)]:
+                found[name] = float(value[(i, *index)])
+    return found
 
 
 # ------------------------------------------------------------------ the transformations that run on keys
 #
 # Each is a function of keys, so that those of one row can be compiled together, and a check of what it returns.
+
+
+class OnKeys(Protocol):
+    def run(self, row: Row, truth: Truth) -> Callable[[jax.Array], Any]: ...
+
+    def check(self, row: Row, truth: Truth, result) -> None: ...
 
 
 class Seed:
@@ -158,7 +192,7 @@ class Trace:
 
     def check(self, row: Row, truth: Truth, trace) -> None:
         runs = truth.find(trace.value)
-        assert_same_choices(trace.choices, runs, type_of_sites(row))
+        assert_same_choices(trace.choices, runs, truth.types)
         np.testing.assert_array_equal(trace.log_weight, [run.log_weight for run in runs])
         close(trace.log_density, [run.log_density for run in runs])
         truth.assert_drawn_from_the_prior(runs)
@@ -168,7 +202,7 @@ class LogDensity:
     """At the choices of every run."""
 
     def run(self, row: Row, truth: Truth):
-        choices = choices_of(truth.runs, type_of_sites(row))
+        choices = choices_of(truth.runs, truth.types)
         density = ppl.log_density(weighted(row))
         return lambda keys: jax.vmap(lambda choices: density(choices, *row.args))(choices)
 
@@ -180,7 +214,7 @@ class Condition:
     """On the first site, and on all sites, as they are in every run."""
 
     def run(self, row: Row, truth: Truth):
-        types = type_of_sites(row)
+        types = truth.types
         some = choices_of(truth.runs, {first(types): types[first(types)]})
         every = choices_of(truth.runs, types)
 
@@ -203,7 +237,7 @@ class Do:
     """At the first site, as it is in every run."""
 
     def run(self, row: Row, truth: Truth):
-        types = type_of_sites(row)
+        types = truth.types
         some = choices_of(truth.runs, {first(types): types[first(types)]})
         some = jax.tree.map(plain_value, some, is_leaf=lambda x: isinstance(x, ppl.Masked))
         done = lambda key, choices: ppl.simulate(ppl.do(weighted(row), choices))(key, *row.args)  # noqa: E731
@@ -224,7 +258,7 @@ def first(types: dict) -> str:
 
 def check_fixed(row: Row, truth: Truth, trace) -> tuple[list[Run], str]:
     """The runs that traces with a fixed first site are, and that site."""
-    types = type_of_sites(row)
+    types = truth.types
     site = first(types)
     runs = truth.find(trace.value)
     assert_same_choices(trace.choices, runs, {address: t for address, t in types.items() if address != site})
@@ -233,6 +267,81 @@ def check_fixed(row: Row, truth: Truth, trace) -> tuple[list[Run], str]:
             at_site(run.choices, site) for run in truth.runs
         ]
     return runs, site
+
+
+class Update:
+    """Every run changed to the first site of another, at the same arguments."""
+
+    def run(self, row: Row, truth: Truth):
+        types = truth.types
+        new = choices_of(truth.runs[::-1], {first(types): types[first(types)]})
+
+        def update(key, trace, choices):
+            return ppl.seed(ppl.update(weighted(row), choices))(key, trace, *row.args)
+
+        return lambda keys: jax.vmap(update)(keys[: len(truth.runs)], traces_of(truth.runs, types), new)
+
+    def check(self, row: Row, truth: Truth, edit) -> None:
+        types = truth.types
+        runs = check_edited(row, truth.runs, truth, edit)
+        for i, (old, run, wanted) in enumerate(zip(truth.runs, runs, truth.runs[::-1], strict=True)):
+            given = names_of(wanted.choices, first(types))
+            assert all(run.choices[name] == wanted.choices[name] for name in given & run.choices.keys())
+            kept = old.choices.keys() & run.choices.keys() - given
+            assert all(run.choices[name] == old.choices[name] for name in kept)
+            drawn = run.choices.keys() - given - old.choices.keys()
+            proposed = sum(run.log_prob[name] for name in drawn)
+            close(edit.log_weight[i], run.log_density - old.log_density - proposed)
+            lost = {name: old.choices[name] for name in old.choices.keys() - kept}
+            assert named(edit.discarded, i) == lost
+
+
+class Regenerate:
+    """The first site of every run drawn anew."""
+
+    def run(self, row: Row, truth: Truth):
+        types = truth.types
+        olds = self.starts(truth)
+        move = ppl.seed(ppl.regenerate(weighted(row), ppl.select(first(types))))
+        again = lambda key, trace: move(key, trace, *row.args)  # noqa: E731
+        return lambda keys: jax.vmap(again)(keys, traces_of(olds, types))
+
+    def check(self, row: Row, truth: Truth, edit) -> None:
+        types, olds = truth.types, self.starts(truth)
+        runs = check_edited(row, olds, truth, edit)
+        chance = {}
+        for i, (old, run) in enumerate(zip(olds, runs, strict=True)):
+            anew = names_of(old.choices | run.choices, first(types))
+            kept = old.choices.keys() & run.choices.keys() - anew
+            assert all(run.choices[name] == old.choices[name] for name in kept)
+            there, back = (
+                sum(x for name, x in one.log_prob.items() if name not in kept) for one in (run, old)
+            )
+            close(edit.log_weight[i], run.log_density - there - (old.log_density - back))
+            chance[id(old), id(run)] = math.exp(there)
+        moves = Counter(zip(map(id, olds), map(id, runs)))
+        for move, count in moves.items():
+            assert_count(count, Counter(map(id, olds))[move[0]], chance[move], len(moves))
+
+    def starts(self, truth: Truth) -> list[Run]:
+        return [truth.runs[i % len(truth.runs)] for i in range(DRAWS)]
+
+
+def traces_of(runs: list[Run], types: dict) -> ppl.Trace:
+    """The runs as the library has them, stacked, without what they return."""
+    log_density, log_weight = (
+        jnp.array([getattr(run, name) for run in runs], float) for name in ("log_density", "log_weight")
+    )
+    return ppl.Trace(None, choices_of(runs, types), log_density, log_weight, {})
+
+
+def check_edited(row: Row, olds: list[Run], truth: Truth, edit) -> list[Run]:
+    """The runs that the traces of an edit are: those of what they return."""
+    runs = truth.find(edit.trace.value)
+    assert_same_choices(edit.trace.choices, runs, truth.types)
+    np.testing.assert_array_equal(edit.trace.log_weight, [run.log_weight for run in runs])
+    close(edit.trace.log_density, [run.log_density for run in runs])
+    return runs
 
 
 class Importance:
@@ -245,11 +354,72 @@ class Importance:
         truth.assert_drawn_from_the_prior(runs)
 
 
+class Enumerate:
+    def run(self, row: Row, truth: Truth):
+        return lambda keys: inference.enumerate(weighted(row))(*row.args)
+
+    def check(self, row: Row, truth: Truth, population) -> None:
+        weight = np.exp(np.asarray(population.log_weight, np.float64)) / len(population.log_weight)
+        possible = weight > 0
+        runs = truth.find(jax.tree.map(lambda x: np.asarray(x)[possible], population.value))
+        assert len(runs) == len(truth.runs), "a run that is possible is met once"
+        close(np.log(weight[possible]), [run.log_density for run in runs])
+
+
+class Unconstrain:
+    """At some positions of the program whose bits are read off continuous sites."""
+
+    POSITIONS = 4
+
+    def run(self, row: Row, truth: Truth):
+        free = ppl.unconstrain(partial(row.program, wait, ppl.factor))
+        positions = self.positions(free.shapes(*row.args))
+
+        def both(position):
+            return free.log_density(position, *row.args), free.constrain(position, *row.args)
+
+        return lambda keys: jax.vmap(both)(positions)
+
+    def check(self, row: Row, truth: Truth, result) -> None:
+        log_density, choices = result
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), choices)
+        positions = self.positions(shapes)
+        for i in range(self.POSITIONS):
+            at = Position(named(positions, i))
+            row.plain(at.bit, at.factor)
+            close(log_density[i], at.log_density)
+            constrained = named(choices, i)
+            assert constrained.keys() == at.values.keys()
+            close([constrained[name] for name in at.values], list(at.values.values()))
+
+    def positions(self, shapes: dict) -> dict:
+        """Numbers in no relation to each other."""
+        rng = np.random.default_rng(0)
+        draw = lambda x: jnp.asarray(rng.normal(-0.5, 1.0, (self.POSITIONS, *x.shape)), x.dtype)  # noqa: E731
+        return jax.tree.map(draw, shapes)
+
+
+class Position:
+    """A run of a plain program whose bits are those of ``wait``: what it computes from a position, by name."""
+
+    def __init__(self, position: dict[str, float]):
+        self.position, self.values, self.log_density = position, {}, 0.0
+
+    def bit(self, name: str, p: float) -> int:
+        x, rate = self.position[name], 1.0 + p
+        value = self.values[name] = math.exp(x)
+        self.log_density += math.log(rate) - rate * value + x  # the density, and the derivative of exp
+        return int(value > 0.5)
+
+    def factor(self, log_weight: float) -> None:
+        self.log_density += log_weight
+
+
 # ------------------------------------------------------------------ those that do not
 
 
 def check_trace_type(row: Row, truth: Truth) -> None:
-    types = type_of_sites(row)
+    types = truth.types
     names = {address: [name for _, name in elements(address, t.shape)] for address, t in types.items()}
     everywhere = {name for run in truth.runs for name in run.choices}
     assert everywhere <= {name for some in names.values() for name in some}
@@ -278,41 +448,38 @@ def check_meaning(row: Row, truth: Truth) -> None:
         np.testing.assert_allclose(weights[key], np.exp(run.log_density), rtol=1e-9)
 
 
-ON_KEYS = {
+COLUMNS: dict[str, OnKeys | Callable[[Row, Truth], None]] = {
     "seed": Seed(),
     "weigh": Weigh(),
     "trace": Trace(),
     "log_density": LogDensity(),
     "condition": Condition(),
     "do": Do(),
+    "update": Update(),
+    "regenerate": Regenerate(),
+    "unconstrain": Unconstrain(),
+    "trace_type": check_trace_type,
     "importance": Importance(),
+    "smc": check_smc,
+    "enumerate": Enumerate(),
+    "meaning": check_meaning,
 }
-CHECKS = {"trace_type": check_trace_type, "smc": check_smc, "meaning": check_meaning}
-COLUMNS = [
-    "seed",
-    "weigh",
-    "trace",
-    "log_density",
-    "condition",
-    "do",
-    "trace_type",
-    "importance",
-    "smc",
-    "meaning",
-]
 
 
 def cells(row: Row) -> dict[str, str | None]:
     """For each transformation None if it works, else the message of its refusal. Raises for anything else."""
     truth = Truth(row)
     keys = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), DRAWS)  # compiles faster than the default
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = dict.fromkeys(COLUMNS)
     runs = {}
-    for name, column in ON_KEYS.items():
+    for name, column in COLUMNS.items():
         try:
-            run = column.run(row, truth)
-            jax.eval_shape(run, keys)
-            runs[name] = run
+            if callable(column):
+                column(row, truth)
+            else:
+                run = column.run(row, truth)
+                jax.eval_shape(run, keys)
+                runs[name] = run
         except ppl.BorelaxError as refusal:
             found[name] = message(refusal)
     together = jax.jit(
@@ -320,22 +487,15 @@ def cells(row: Row) -> dict[str, str | None]:
         compiler_options={"xla_backend_optimization_level": 0},
     )
     for name, result in together(keys).items():
-        ON_KEYS[name].check(row, truth, result)
-        found[name] = None
-    for name, check in CHECKS.items():
-        try:
-            check(row, truth)
-            found[name] = None
-        except ppl.BorelaxError as refusal:
-            found[name] = message(refusal)
+        COLUMNS[name].check(row, truth, result)
     return found
 
 
 def message(refusal: ppl.BorelaxError) -> str:
     """What a refusal says: it names the site and its line, and what to do. The line differs from model to model."""
     text = str(refusal)
-    assert re.search(r"'(x|y|more)'.*coverage_programs\.py:\d+", text), f"no site, or not its line: {text}"
-    assert re.search(r"\b(move|use|rename|differentiate)\b", text), f"no way out: {text}"
+    assert re.search(r"'(x|y|a|more)'.*coverage_programs\.py:\d+", text), f"no site, or not its line: {text}"
+    assert re.search(r"\b(move|use|rename|differentiate|draw)\b", text), f"no way out: {text}"
     return re.sub(r"coverage_programs\.py:\d+", "model.py:7", text)
 
 
@@ -346,8 +506,9 @@ INTRODUCTION = """# What works, and what is refused
 
 Each row is a JAX construct with sites inside it (or, between sites, one without any), each column a transformation.
 *Works* is checked: the transformed program agrees with all runs of the same program written in plain Python, in its
-values, choices, densities, weights and probabilities. A number is a refusal, with the message below the table, where
-`model.py:7` stands for the line of the site. There is no third state.
+values, choices, densities, weights and probabilities (for `unconstrain`, of the program with continuous sites in place
+of the discrete ones). A number is a refusal, with the message below the table, where `model.py:7` stands for the line
+of the site. There is no third state.
 
 This page is written by `python tests/coverage_table.py`.
 """

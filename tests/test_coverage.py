@@ -5,11 +5,16 @@ If a test here fails because something works now, or is refused in other words: 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import jax
 import numpy as np
 import pytest
 from coverage_programs import ROWS, around_plain
-from coverage_table import COLUMNS, Truth, cells, page, read_page
+from coverage_table import COLUMNS, DRAWS, Truth, cells, page, read_page
 from plain_runs import all_runs
+
+from borelax import ppl
 
 WRITTEN = read_page()
 
@@ -21,7 +26,7 @@ def test_the_page_says_what_happens(row):
 
 def test_the_page_has_every_row_and_column():
     assert list(WRITTEN) == [row.name for row in ROWS]
-    assert all(list(row) == COLUMNS for row in WRITTEN.values())
+    assert all(list(row) == list(COLUMNS) for row in WRITTEN.values())
 
 
 def test_the_page_can_be_read_back():
@@ -51,9 +56,58 @@ def test_a_wrong_construct_is_found():
     with pytest.raises((AssertionError, KeyError)):
         cells(Row("one draw for two", once, copies_plain, (QUARTER,)))
     for name, wrong in {
-        "twice": lambda factor, p: (factor(0.125), around(lambda f: f)(factor, p))[1],
-        "probability": lambda factor, p: around(lambda f: f)(factor, p + 0.25),
+        "twice": lambda bit, factor, p: (factor(0.125), around(lambda f: f)(bit, factor, p))[1],
+        "probability": lambda bit, factor, p: around(lambda f: f)(bit, factor, p + 0.25),
     }.items():
         with pytest.raises(AssertionError):
             cells(Row(name, wrong, around_plain, (QUARTER,)))
     assert Truth(ROWS[0]).runs
+
+
+def difference_of_densities(truth, edit):
+    """The weight of an edit that has forgotten what it draws."""
+    starts = [truth.runs[i % len(truth.runs)].log_density for i in range(len(edit.log_weight))]
+    return replace(edit, log_weight=edit.trace.log_density - np.array(starts))
+
+
+def nothing_discarded(truth, edit):
+    gone = lambda x: ppl.Masked(x.value, np.zeros_like(x.present)) if isinstance(x, ppl.Masked) else x  # noqa: E731
+    return replace(
+        edit, discarded=jax.tree.map(gone, edit.discarded, is_leaf=lambda x: isinstance(x, ppl.Masked))
+    )
+
+
+def never_drawn(truth, edit):
+    """Every trace as its first one has become."""
+    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[:1], len(x), axis=0), edit)
+
+
+def as_weights(truth, population):
+    """The measure as a sum, not as a mean."""
+    return replace(population, log_weight=population.log_weight - np.log(len(population.log_weight)))
+
+
+def without_jacobian(truth, result):
+    log_density, choices = result
+    return log_density - sum(np.log(x) for x in jax.tree.leaves(choices)), choices
+
+
+@pytest.mark.parametrize(
+    ("column", "name", "wrong"),
+    [
+        ("update", "cond on a draw", difference_of_densities),
+        ("update", "cond on a draw", nothing_discarded),
+        ("regenerate", "cond on a draw", difference_of_densities),
+        ("regenerate", "jit", never_drawn),
+        ("enumerate", "cond on a draw", as_weights),
+        ("unconstrain", "one jitted function under two scopes", without_jacobian),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_a_wrong_result_is_found(column, name, wrong):
+    row = next(row for row in ROWS if row.name == name)
+    truth, column = Truth(row), COLUMNS[column]
+    result = jax.jit(column.run(row, truth))(jax.random.split(jax.random.key(0), DRAWS))
+    column.check(row, truth, result)
+    with pytest.raises(AssertionError):
+        column.check(row, truth, wrong(truth, result))

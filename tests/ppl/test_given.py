@@ -67,7 +67,7 @@ def test_a_real_site_takes_any_number(value):
         (
             {"slop": 1.0},
             ppl.AddressError,
-            r"no site 'slop' \(did you mean 'slope'\?\); it has 'slope', 'count'",
+            r"no site 'slop' \(did you mean 'slope'\?\); it has 'slope' \(test_given.py:\d+\), 'count'",
         ),
         ({"block": {"rows": 1.0}}, ppl.AddressError, r"no site 'block/rows' \(did you mean 'block/row'\?\)"),
         ({"zzz": 1.0}, ppl.AddressError, r"no site 'zzz'; it has"),

@@ -65,7 +65,7 @@ LANGUAGE = [
     ),
     _mutant(
         "a density counts where its branch is not taken",
-        "density_of_branches_under_vmap",
+        "density_of_a_choice_that_no_branch_has",
         "ppl.density",
         "return log_density if effect.present is None else jnp.where(effect.present, log_density, 0.0)",
         "return log_density",
@@ -484,11 +484,12 @@ KERNELS = [
         "return super().law(log_weight)",
     ),
     _mutant(
-        "the retained particle takes every place",
-        "particle_gibbs_with_adaptive_resampling",
+        "that the retained particle survives is taken for all that is known of its survivors",
+        "particle_gibbs_over_a_scan",
         "inference.resampling",
-        "return jnp.roll(ancestors, -place).at[0].set(0)",
-        "return jnp.zeros_like(ancestors)",
+        "- jnp.log(self._share)\n        possible = jnp.arange(self.size) < survivors[:, None]",
+        "- jnp.log(jnp.minimum(self._share, 1))\n        "
+        "possible = jnp.arange(self.size) < jnp.minimum(survivors, 1)[:, None]",
     ),
     _mutant(
         "the particle that goes on is picked without regard to weight",

@@ -19,6 +19,8 @@ from jax import lax
 from jax.interpreters import batching
 from tree import source_files
 
+from borelax.ppl import branches
+
 PACKAGES = ("ppl", "semantics", "inference", "models")
 
 
@@ -56,28 +58,29 @@ class _Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def mutated(patch: Patch) -> Iterator[SimpleNamespace]:
     """The packages of a library with a patch in it: ``ppl``, ``semantics``, ``inference`` and ``models``."""
     ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "borelax"}
-    rules = dict(batching.fancy_primitive_batchers)
+    own_rules, plain_rules = _control_flow_rules()
     finder = _Patching(patch)
     for name in ours:
         if "." in name:  # the namespace package itself stays
             del sys.modules[name]
     sys.meta_path.insert(0, finder)
     try:
-        batching.fancy_primitive_batchers.update(_plain_rules())
+        batching.fancy_primitive_batchers.update(plain_rules)
         yield SimpleNamespace(**{name: importlib.import_module(f"borelax.{name}") for name in PACKAGES})
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.startswith("borelax.")]:
             del sys.modules[name]
         sys.modules.update(ours)
-        batching.fancy_primitive_batchers.update(rules)
+        batching.fancy_primitive_batchers.update(own_rules)
         for name, module in ours.items():
             if name.count(".") == 1:
                 setattr(sys.modules["borelax"], name.split(".")[1], module)
 
 
-def _plain_rules() -> dict:
-    """JAX's own rules for vmap of control flow, which importing the language replaces."""
-    from borelax.ppl import branches
-
-    return {lax.cond_p: branches._batch_cond, lax.while_p: branches._batch_while}
+def _control_flow_rules() -> tuple[dict, dict]:
+    """The rules for vmap of control flow: the language's, which importing it puts in place, and JAX's own."""
+    ours = {
+        primitive: batching.fancy_primitive_batchers[primitive] for primitive in (lax.cond_p, lax.while_p)
+    }
+    return ours, {lax.cond_p: branches._batch_cond, lax.while_p: branches._batch_while}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax import lax
 
 from .check import check
 from .programs import drawn_inputs, guided_markov, small, switching
@@ -124,6 +125,21 @@ def particle_gibbs_keeps_its_target(lib):
 @check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_with_adaptive_resampling(lib):
     return _leaves(lib, lib.inference.particle_gibbs(small(lib, "chain"), 3, ess_threshold=0.9))
+
+
+@check("inference.particle_gibbs", "inference.conditional_smc")
+def particle_gibbs_over_a_scan(lib):
+    """Weights that are far from equal, so that the retained particle may have several places to take."""
+
+    def program():
+        def step(x, weight):
+            x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * x))
+            lib.ppl.factor(weight * x)
+            return x, x
+
+        return lax.scan(step, 0, jnp.array([2.0, -1.0]))[1]
+
+    return _leaves(lib, lib.inference.particle_gibbs(program, 2, ess_threshold=2.0))
 
 
 @check("inference.particle_gibbs", "inference.conditional_smc")

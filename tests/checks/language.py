@@ -52,13 +52,19 @@ def density_of_a_choice_that_no_branch_has(lib):
     """There is no such run: weighing all choices by their density, only those of runs remain."""
 
     def program():
-        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
-        return x, lax.cond(x == 1, lambda: lib.ppl.sample("y", dist.Bernoulli(0.75)), lambda: 0)
+        def one(p):
+            x = lib.ppl.sample("x", dist.Bernoulli(p))
+            return x, lax.cond(x == 1, lambda: lib.ppl.sample("y", dist.Bernoulli(0.75)), lambda: 0)
+
+        return jax.vmap(one)(jnp.array([0.25, 0.5]))
 
     def guided():
-        x, y, here = (lib.ppl.sample(name, dist.Bernoulli(0.5)) for name in ("x", "y", "here"))
+        x, y, here = (lib.ppl.sample(name, dist.Bernoulli(0.5).expand([2])) for name in ("x", "y", "here"))
         choices = {"x": x, "y": lib.ppl.Masked(y * here, here == 1)}
-        lib.ppl.factor(lib.ppl.log_density(program)(choices) + jnp.log(4.0 * (1 + here)))
+        ways = jnp.prod(
+            4.0 * (1 + here)
+        )  # choices that are not there have two values here, and none in a run
+        lib.ppl.factor(lib.ppl.log_density(program)(choices) + jnp.log(ways))
         return x, y * here
 
     return lib.semantics.preserves(lambda _: guided, program)()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..ppl import AddressError, ChoiceError, UnsupportedError, log_density, trace
 from ..ppl.staging import Staged, stage
+from ..semantics import absolute_continuity
+from ..semantics.static.absolute_continuity import Direction
 
 
-def elbo(program: Callable, guide: Callable) -> Callable:
+def elbo(program: Callable, guide: Callable, check: bool = True) -> Callable:
     """``(params, *args) -> log p(x) - log q(x)``: a program that draws x from the guide.
 
     With p the density of ``program``, weights included, and q that of ``guide``, its expectation is a lower bound of
@@ -25,11 +28,14 @@ def elbo(program: Callable, guide: Callable) -> Callable:
         ``lambda params, *args: elbo(partial(model, params["model"]), guide)(params["guide"], *args)``.
       guide: called with ``params, *args``: a program without weights, whose sites are those of ``program``, by address,
         shape and dtype. It must draw only what ``program`` can make of it: elsewhere log p is minus infinity.
+      check: whether to refuse a guide of which it can be seen, when it is traced, that it does otherwise
+        (``semantics.absolute_continuity`` says more).
 
     Raises:
       AddressError: guide and program do not have the same sites.
       ChoiceError: a site is not of the same shape and dtype in both.
-      UnsupportedError: the guide carries weights or proposals, or its density is only an estimate.
+      UnsupportedError: the guide carries weights or proposals, or its density is only an estimate; the check is on, and
+        proves that the guide puts mass where the program has none.
 
     Source: Jordan et al., *An introduction to variational methods for graphical models*, Machine Learning 37 (1999);
     Ranganath, Gerrish and Blei, *Black box variational inference*, AISTATS 2014.
@@ -49,11 +55,23 @@ def elbo(program: Callable, guide: Callable) -> Callable:
         _check_guide(stage(guide, params, *args, **kwargs))
         run = trace(guide)(params, *args, **kwargs)
         try:
-            return log_density(program)(run.choices, *args, **kwargs) - run.log_density
+            log_p = log_density(program)(run.choices, *args, **kwargs)
         except (AddressError, ChoiceError) as error:
             raise type(error)(f"the guide must have the sites of the program: {error}") from None
+        if check:
+            _refuse_lost(absolute_continuity(partial(guide, params), program)(*args, **kwargs).guide_by_model)
+        return log_p - run.log_density
 
     return objective
+
+
+def _refuse_lost(guide_by_model: Direction) -> None:
+    for finding in guide_by_model.findings:
+        if finding.severity == "error":
+            raise UnsupportedError(
+                f"the bound would be minus infinity: site {finding.where}: {finding.what}; {finding.remedy}. To go on "
+                "all the same, pass check=False"
+            )
 
 
 def _check_guide(staged: Staged) -> None:

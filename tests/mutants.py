@@ -326,6 +326,13 @@ POPULATIONS = [
         "p_high = (1 - f) / jnp",
     ),
     _mutant(
+        "all particles have one ancestor",
+        "multinomial_draws",
+        "inference.resampling",
+        "self.log_weights.dtype)\n        return _search(*_cumulated(self.log_weights), u)",
+        "self.log_weights.dtype)\n        return _search(*_cumulated(self.log_weights), 0 * u + u[0])",
+    ),
+    _mutant(
         "an inverse cumulative distribution is searched from the wrong side",
         "multinomial_draws",
         "inference.resampling",
@@ -603,8 +610,8 @@ GRADIENTS = [
         "the bound leaves the density of the guide out",
         "bound_is_the_evidence_at_the_posterior",
         "inference.elbo",
-        "return log_density(program)(run.choices, *args, **kwargs) - run.log_density",
-        "return log_density(program)(run.choices, *args, **kwargs)",
+        "return log_p - run.log_density",
+        "return log_p",
     ),
 ]
 

@@ -1,12 +1,8 @@
 """What programs mean: exact denotations."""
 
-from .static.absolute_continuity import AbsoluteContinuity, absolute_continuity
 from .budget import Budget
-from .static.check import check
 from .de_finetti import Mixture, de_finetti
 from .denoted import weighted
-from .static.finding import Finding, Review
-from .static.independence import Independence, independences, independent
 from .invariance import (
     assert_detailed_balance,
     assert_leaves_invariant,
@@ -55,6 +51,10 @@ from .simulation_based_calibration import (
     simulation_based_calibration,
 )
 from .small_programs import SMALL_PROGRAMS
+from .static.absolute_continuity import AbsoluteContinuity, absolute_continuity
+from .static.check import check
+from .static.finding import Finding, Review
+from .static.independence import Independence, independences, independent
 from .static.smoothness import SiteSmoothness, Smoothness, smoothness
 from .target import Target
 from .unbiased import assert_unbiased, unbiased

@@ -17,6 +17,7 @@ from ..ppl.summary import one_line
 from ..ppl.table import Bar, Table
 
 TOLERANCE = 1e-10
+_GOLDEN = (np.sqrt(5.0) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -222,10 +223,11 @@ def present_only(values):
 
 
 def _rows(leaves: list[np.ndarray], count: int) -> np.ndarray:
-    """The bits of each value as one item, ``[count]``; those of 0.0 and -0.0 are the same."""
+    """The bits of each value as one item, ``[count]``; those of 0.0 and -0.0 are the same, and those of all NaN."""
     parts = [np.zeros((count, 1), np.uint8)]
     for leaf in leaves:
-        leaf = leaf + 0.0 if np.issubdtype(leaf.dtype, np.floating) else leaf
+        if np.issubdtype(leaf.dtype, np.floating):
+            leaf = np.where(np.isnan(leaf), np.array(np.nan, leaf.dtype), leaf + 0.0)
         flat = np.ascontiguousarray(leaf.reshape(count, math.prod(leaf.shape[1:])))
         parts.append(flat.view(np.uint8) if flat.size else parts[0][:, :0])
     rows = np.ascontiguousarray(np.concatenate(parts, axis=1))
@@ -239,9 +241,10 @@ def _rounded_keys(leaves: list[np.ndarray], count: int) -> list[bytes]:
             x = leaf.astype(np.float64)
             finite = np.isfinite(x)
             size = np.maximum(np.abs(np.where(finite, x, 1.0)), 1.0)
-            digits = 10 if leaf.dtype == np.float64 else 5
-            unit = 10.0 ** (np.floor(np.log10(size)) - digits)
-            leaf = np.where(finite, np.round(np.where(finite, x, 0.0) / unit) * unit, x)
+            bits = 33 if leaf.dtype == np.float64 else 17  # ten digits or five
+            unit = 2.0 ** (np.floor(np.log2(size)) - bits)
+            # An irrational share is added, so that values in common use are not halfway between two that are kept.
+            leaf = np.where(finite, np.floor(np.where(finite, x, 0.0) / unit + _GOLDEN) * unit, x)
         elif np.issubdtype(leaf.dtype, np.integer):
             leaf = leaf.astype(np.int64)  # widened or not, the same value
         rounded.append(leaf)

@@ -10,7 +10,7 @@ from tree import ROOT
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/language.md", "docs/semantics.md"])
 def test_the_programs_print_what_the_page_says(page, capsys):
     text = (ROOT / page).read_text()
     names: dict = {"__name__": "page"}

@@ -6,8 +6,11 @@ element j says which particle is the j-th survivor. Each has mean offspring ``n 
 ``vmap``, has an exact ``log_prob``, and for small n lists its finite support with its probabilities: that is what lets
 a whole SMC run be enumerated. A particle of weight zero never has offspring.
 
+Some have a conditional law too, given that particle 0 survives, for conditional SMC.
+
 Sources: Douc, Cappé and Moulines, *Comparison of resampling schemes for particle filtering* (2005); Gerber,
-Chopin and Whiteley, *Negative association, ordering and convergence of resampling methods* (2019), for SSP.
+Chopin and Whiteley, *Negative association, ordering and convergence of resampling methods* (2019), for SSP; Chopin
+and Singh, *On particle Gibbs sampling*, Bernoulli 21 (2015), for the conditional laws.
 """
 
 from __future__ import annotations
@@ -71,6 +74,24 @@ class Resampling(Distribution):
         """The log probabilities ``[K]`` of the rows of ``enumerate_support()``, summing to one."""
         return self.log_prob(self._candidates())
 
+    def conditional(self) -> Resampling:
+        """The law of the ancestors given that particle 0 survives, with one of its survivors in place 0.
+
+        With R the law of the ancestor vector a, and c(a) how often it has 0 in it, that is the law
+
+            R(a) c(a) / (n W_0),
+
+        one of the c(a) being moved to place 0, any with the same probability. A fixed place is right for a scheme that
+        does not depend on the order of the particles, or only on their cyclic order.
+
+        Raises:
+          UnsupportedError: the scheme depends on the order otherwise.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} resampling has no conditional law here, which conditional SMC and particle Gibbs "
+            "need; use inference.systematic, inference.multinomial, inference.residual or inference.killing"
+        )
+
     def _candidates(self):
         _check_enumerable(self.size**self.size, self)
         return jnp.asarray(list(itertools.product(range(self.size), repeat=self.size)), jnp.int32)
@@ -115,6 +136,52 @@ class Systematic(Resampling):
     def enumerate_log_probs(self):
         return jnp.log(jnp.diff(self._edges()))  # rows may repeat: each stands for its own interval
 
+    def conditional(self) -> Resampling:
+        return ConditionalSystematic(self.log_weights)
+
+
+class ConditionalSystematic(Systematic):
+    """Systematic resampling given that particle 0 survives.
+
+    Its survivors are the integers in ``(-u, n C_0 - u]``. A uniform point of ``(0, n W_0)`` is one of them, with the
+    offset u that it needs. The vector is turned until that one is in place 0: systematic resampling sees the particles
+    as a circle, and a swap would not keep it.
+    """
+
+    def _draw(self, key):
+        point = self._share * jax.random.uniform(key, dtype=self.log_weights.dtype)
+        place = jnp.floor(point)
+        return self._turned(self._at(point - place), place.astype(jnp.int32))
+
+    def _log_prob(self, ancestors):
+        # What was turned past the end are zeros, as many as the place was. If all are zero it may have been any.
+        only = jnp.all(ancestors == 0)
+        place = jnp.where(only, 0, jnp.argmax(ancestors[::-1] != 0))
+        log_length = super()._log_prob(jnp.roll(ancestors, place))
+        possible = (ancestors[0] == 0) & (log_length > -jnp.inf)
+        log_ways = jnp.where(only, jnp.log(self.size), 0.0)
+        return jnp.where(possible, log_length + log_ways - jnp.log(self._share), -jnp.inf)
+
+    def _candidates(self):
+        turns = jax.vmap(self._turned, in_axes=(None, 0))
+        vectors = jax.vmap(turns, in_axes=(0, None))(super()._candidates(), jnp.arange(self.size))
+        return vectors.reshape(-1, self.size)
+
+    def enumerate_log_probs(self):
+        survivors = jnp.sum(super()._candidates() == 0, axis=1)
+        log_probs = super().enumerate_log_probs() - jnp.log(self._share)
+        possible = jnp.arange(self.size) < survivors[:, None]
+        return jnp.where(possible, log_probs[:, None], -jnp.inf).reshape(-1)
+
+    @property
+    def _share(self):
+        """``n W_0``."""
+        cumulated, total = _cumulated(self.log_weights)
+        return cumulated[0] * (self.size / total)
+
+    def _turned(self, ancestors, place):
+        return jnp.roll(ancestors, -place).at[0].set(0)
+
 
 class _Sorted(Resampling):
     """A scheme whose ancestor vectors are sorted."""
@@ -145,18 +212,66 @@ class Stratified(_Sorted):
         return jnp.sum(jnp.log(jnp.maximum(overlap, 0.0)))
 
 
-class Multinomial(Resampling):
+class Independent(Resampling):
+    """A scheme that fills each place independently, and does not depend on the order of the particles."""
+
+    def _log_place(self, place, ancestor):
+        """The log probability that each place gets its ancestor."""
+        raise NotImplementedError
+
+    def _log_prob(self, ancestors):
+        return jnp.sum(self._log_place(jnp.arange(self.size), ancestors))
+
+    def conditional(self) -> Resampling:
+        return ConditionalIndependent(self)
+
+
+class ConditionalIndependent(Resampling):
+    """Particle 0 in a place chosen by how probable it is there, which is then swapped with place 0."""
+
+    pytree_data_fields = ("base",)
+
+    def __init__(self, base: Independent):
+        self.base = base
+        super().__init__(base.log_weights)
+
+    def _draw(self, key):
+        where, others = jax.random.split(key)
+        place = jax.random.categorical(where, self._log_where())
+        ancestors = self.base._draw(others)
+        return ancestors.at[place].set(ancestors[0]).at[0].set(0)
+
+    def _log_prob(self, ancestors):
+        places = jnp.arange(self.size)
+        own = self.base._log_place(places, ancestors).at[0].set(0.0)
+        before, after = jnp.cumsum(own)[:-1], jnp.cumsum(own[::-1])[-2::-1]
+        others = jnp.pad(before, (1, 0)) + jnp.pad(after, (0, 1))
+        swapped = self.base._log_place(0, ancestors).at[0].set(0.0)
+        total = jax.nn.logsumexp(self._log_where() + others + swapped)
+        return jnp.where(ancestors[0] == 0, total, -jnp.inf)
+
+    def _log_where(self):
+        """The log probabilities ``[n]`` of the place: ``P(place has 0) / (n W_0)``."""
+        return jax.nn.log_softmax(self.base._log_place(jnp.arange(self.size), 0))
+
+    def _candidates(self):
+        _check_enumerable(self.size ** (self.size - 1), self)
+        others = itertools.product(range(self.size), repeat=self.size - 1)
+        return jnp.asarray([(0, *rest) for rest in others], jnp.int32)
+
+
+class Multinomial(Independent):
     """n independent draws."""
 
     def _draw(self, key):
         u = jax.random.uniform(key, (self.size,), self.log_weights.dtype)
         return _search(*_cumulated(self.log_weights), u)
 
-    def _log_prob(self, ancestors):
-        return jnp.sum(jax.nn.log_softmax(self.log_weights)[ancestors])
+    def _log_place(self, place, ancestor):
+        return jnp.broadcast_to(jax.nn.log_softmax(self.log_weights)[ancestor], (self.size,))
 
 
-class Residual(Resampling):
+class Residual(Independent):
     """``floor(n W_i)`` copies of each, and independent draws from what remains for the rest."""
 
     def _split(self):
@@ -171,30 +286,30 @@ class Residual(Resampling):
         drawn = _search(*_cumulate(rest), u)
         return jnp.where(jnp.arange(self.size) < fixed[-1], _ancestors(fixed, self.size), drawn)
 
-    def _log_prob(self, ancestors):
+    def _log_place(self, place, ancestor):
         fixed, rest = self._split()
-        is_fixed = jnp.arange(self.size) < fixed[-1]
         log_rest = jnp.log(rest) - jnp.log(jnp.sum(rest))
-        agrees = jnp.where(ancestors == _ancestors(fixed, self.size), 0.0, -jnp.inf)
-        return jnp.sum(jnp.where(is_fixed, agrees, log_rest[ancestors]))
+        agrees = jnp.where(ancestor == _ancestors(fixed, self.size)[place], 0.0, -jnp.inf)
+        return jnp.where(place < fixed[-1], agrees, log_rest[ancestor])
 
 
-class Killing(Resampling):
+class Killing(Independent):
     """Particle i stays with probability ``w_i / max w``; otherwise its place is taken by an independent draw."""
 
-    def _survival(self):
-        return jnp.exp(self.log_weights - jnp.max(self.log_weights))
+    def _log_survival(self):
+        return self.log_weights - jnp.max(self.log_weights)
 
     def _draw(self, key):
         stay, replace = jax.random.uniform(key, (2, self.size), self.log_weights.dtype)
         drawn = _search(*_cumulated(self.log_weights), replace)
         own = jnp.arange(self.size, dtype=jnp.int32)
-        return jnp.where(stay < self._survival(), own, drawn)
+        return jnp.where(stay < jnp.exp(self._log_survival()), own, drawn)
 
-    def _log_prob(self, ancestors):
-        survival = self._survival()
-        stayed = jnp.where(ancestors == jnp.arange(self.size), survival, 0.0)
-        return jnp.sum(jnp.log(stayed + (1 - survival) * self.weights[ancestors]))
+    def _log_place(self, place, ancestor):
+        log_survival = self._log_survival()[place]
+        stayed = jnp.where(ancestor == place, log_survival, -jnp.inf)
+        drawn = jnp.log1p(-jnp.exp(log_survival)) + jax.nn.log_softmax(self.log_weights)[ancestor]
+        return jnp.logaddexp(stayed, drawn)
 
 
 class SSP(_Sorted):

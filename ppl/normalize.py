@@ -75,7 +75,7 @@ class Normalized(ProgramLaw):
         retained = nest(flatten(rest.choices) | {self.keep: value})
         with scope("all"):
             population = self.algorithm(self.program, retained=retained)()
-        return rest.log_weight - log_mean(population)
+        return jnp.where(rest.log_weight == -jnp.inf, -jnp.inf, rest.log_weight - log_mean(population))
 
     def _pick(self):
         """The kept value of a member that is picked by weight."""

@@ -40,7 +40,7 @@ from .members import (
     rows,
 )
 from .population import Population
-from .staging import SiteInfo, called_jaxpr, has_effects, stage, survey, unsupported
+from .staging import SiteInfo, Staged, called_jaxpr, has_effects, sites_within, stage, survey, unsupported
 from .weigh import Weigh, weigh_site
 
 
@@ -62,12 +62,14 @@ class Extension(NamedTuple):
     """What an extend policy makes of a site.
 
     ``value`` has one row per new member, ``log_weight`` their weight increments (or None). New member i continues
-    old member ``index[i]``; None if each member continues itself.
+    old member ``index[i]``; None if each member continues itself. ``suspends``: whether these weights are a reason to
+    suspend.
     """
 
     value: jax.Array
     log_weight: jax.Array | None = None
     index: jax.Array | None = None
+    suspends: bool = True
 
 
 class Reduction(NamedTuple):
@@ -86,13 +88,15 @@ class Policy(Protocol):
 
     Attributes:
       moves: whether ``reduce`` ever reindexes it.
-      grows: whether ``extend`` may return more members than it was given.
       records: whether ``deterministic`` sites are kept as sites of the resulting program.
     """
 
     moves: bool
-    grows: bool
     records: bool
+
+    def grows(self, site: Site) -> bool:
+        """Whether ``extend`` may return more members than it was given."""
+        ...
 
     def extend(self, site: Site, operands: Sequence, cloud: Cloud) -> Extension: ...
 
@@ -105,8 +109,10 @@ class Draw:
     """Every member draws one value, from the proposal if there is one; members are kept as they are."""
 
     moves = False
-    grows = False
     records = True
+
+    def grows(self, site: Site) -> bool:
+        return False
 
     def extend(self, site: Site, operands: Sequence, cloud: Cloud) -> Extension:
         size = cloud.log_weight.shape[0]
@@ -121,11 +127,15 @@ class Draw:
         return None
 
 
-def populate(program: Callable, size: int, policy: Policy) -> Callable:
-    """The program that runs a population through ``program`` and returns it."""
+def populate(
+    program: Callable, size: int, policy: Policy, inspect: Callable[[Staged], object] | None = None
+) -> Callable:
+    """The program that runs a population through ``program`` and returns it. ``inspect`` sees the program first."""
 
     def populated(*args, **kwargs) -> Population:
         staged = stage(program, *args, **kwargs)
+        if inspect is not None:
+            inspect(staged)
         walk = _Walk(policy, size, _free_name("resample", [info.address for info in staged.sites]))
         cloud = Cloud(
             jnp.zeros(size, float),
@@ -185,7 +195,7 @@ class _Walk:
         index = None
         for i, eqn in enumerate(jaxpr.eqns):
             live = [v for v in env if last_use.get(v, -1) >= i and kind_of(env[v])]
-            if self.pending and _samples(eqn):
+            if self.pending and _samples(eqn) and called_jaxpr(eqn) is None:
                 cloud, moved, values = self.reduce(cloud, [env[v] for v in live], track)
                 env.update(zip(live, values))
                 index = _compose(index, moved)
@@ -208,12 +218,12 @@ class _Walk:
         outer_scope, scope = scope, (*scope, *scopes_of(eqn))
         name = eqn.primitive.name
         if eqn.primitive in effect_primitives:
-            return self.site(name, eqn.params["site"].under(scope), values, cloud)
+            return self.site(name, eqn.params["site"].under(scope), values, cloud, track=track)
         called = called_jaxpr(eqn)
         if called is not None:
             return self.run(called.jaxpr, called.consts, values, cloud, scope, track=track)
         if name == "scan":
-            run = self.unrolled if self.policy.grows else self.scan
+            run = self.unrolled if self.grows(eqn) else self.scan
             return run(eqn, values, cloud, scope, track=track)
         if name == "cond":
             return self.cond(eqn, values, cloud, scope, track=track)
@@ -221,9 +231,12 @@ class _Walk:
             return self.loop(eqn, values, cloud, outer_scope)
         raise unsupported(eqn)
 
+    def grows(self, eqn: compat.JaxprEqn) -> bool:
+        return any(map(self.policy.grows, sites_within(eqn)))
+
     # ------------------------------------------------------------------ sites and suspension
 
-    def site(self, kind: str, site: Site, operands, cloud: Cloud):
+    def site(self, kind: str, site: Site, operands, cloud: Cloud, *, track: bool):
         if kind == "deterministic":
             record = deterministic_p.bind if self.policy.records else _unrecorded
             bind = lambda *operands: record(*operands, site=site)  # noqa: E731
@@ -236,8 +249,10 @@ class _Walk:
                 self.size = extension.index.shape[0]
                 cloud = _take_cloud(cloud, extension.index)
             if extension.log_weight is not None:
-                cloud = self.add(cloud, extension.log_weight, site)
+                cloud = self.add(cloud, extension.log_weight, site, suspends=extension.suspends)
             return [Members(extension.value)], cloud, extension.index
+        if getattr(site.effect(operands).distribution, "is_estimated", False):
+            return self.estimated(kind, site, operands, cloud, track=track)
         shared = not any(map(kind_of, operands))
         if shared:
             outs, log_weight = weigh_site(kind, site, operands)
@@ -246,9 +261,19 @@ class _Walk:
         outs, log_weight = map_members(lambda *xs: weigh_site(kind, site, xs), operands, self.size)
         return [Members(x) for x in outs], self.add(cloud, log_weight, site), None
 
-    def add(self, cloud: Cloud, log_weight, site: Site) -> Cloud:
+    def estimated(self, kind: str, site: Site, operands, cloud: Cloud, *, track: bool):
+        """A site whose density draws what it needs: to weigh it is a program, and a part of this one."""
+        own = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (rows(x, 1) for x in operands)]
+        closed = jax.make_jaxpr(lambda *operands: weigh_site(kind, site, operands))(*own)
+        (*outs, log_weight), cloud, index = self.run(
+            closed.jaxpr, closed.consts, operands, cloud, (), track=track
+        )
+        return outs, self.add(cloud, rows(log_weight, self.size), site), index
+
+    def add(self, cloud: Cloud, log_weight, site: Site, *, suspends: bool = True) -> Cloud:
         """Multiplies the members' weights."""
-        self.pending.append(str(site))
+        if suspends:
+            self.pending.append(str(site))
         total = cloud.log_weight + log_weight.astype(cloud.log_weight.dtype)
         return self.mourn(cloud._replace(log_weight=total), jnp.max(total) == -jnp.inf, site)
 
@@ -378,7 +403,7 @@ class _Walk:
     def cond(self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool):
         which, *operands = values
         branches = eqn.params["branches"]
-        if kind_of(which) or self.policy.grows:  # members may part: run all branches, their sites guarded
+        if kind_of(which) or self.grows(eqn):  # members may part: run all branches, their sites guarded
             avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
             closed = jax.make_jaxpr(select_branches(branches))(*avals)
             return self.run(closed.jaxpr, closed.consts, values, cloud, scope, track=track)
@@ -410,7 +435,7 @@ class _Walk:
         sites = [
             info for part in ("cond_jaxpr", "body_jaxpr") for info in survey(eqn.params[part].jaxpr, scope)
         ]
-        if self.policy.grows and any(info.kind == "sample" for info in sites):
+        if any(info.kind == "sample" and self.policy.grows(info.site) for info in sites):
             raise UnsupportedError(
                 f"{sites[0]} is inside a while_loop, whose runs cannot be enumerated; use a scan of fixed length"
             )

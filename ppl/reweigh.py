@@ -54,8 +54,14 @@ class _Reweigh(Handler):
             outs, increment = weigh_site(kind, site, operands)
             return outs, log_weight + increment.astype(log_weight.dtype), None
         value = given.value if isinstance(given, Masked) else given
-        log_d = score(site, operands, given)
-        log_q = site.log_prob(operands, value, of_proposal=site.effect(operands).proposal is not None)
-        ratio = jnp.where(log_d == -jnp.inf, -jnp.inf, log_d - log_q)
         reached = reach(site, operands, given) if isinstance(given, Masked) else None
-        return [value], log_weight + ratio.astype(log_weight.dtype), reached
+        increment = reweigh_site(site, operands, given)
+        return [value], log_weight + increment.astype(log_weight.dtype), reached
+
+
+def reweigh_site(site: Site, operands, given) -> jax.Array:
+    """The log weight of a ``sample`` site that draws what is given: minus infinity if it cannot."""
+    value = given.value if isinstance(given, Masked) else given
+    log_d = score(site, operands, given)
+    log_q = site.log_prob(operands, value, of_proposal=site.effect(operands).proposal is not None)
+    return jnp.where((log_d == -jnp.inf) | (log_q == -jnp.inf), -jnp.inf, log_d - log_q)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,9 +63,22 @@ def test_mean_offspring_is_n_times_the_weight(scheme, log_weights):
     np.testing.assert_allclose(mean, d.size * np.asarray(d.weights), atol=1e-12)
 
 
+def laws(d):
+    """The law, and its conditional one where there is one."""
+    yield d
+    if type(d) not in ORDERED and d.log_weights[0] > -jnp.inf:
+        yield d.conditional()
+
+
+ORDERED = (inference.stratified, inference.ssp)
+
+
 def test_draws_follow_the_enumerated_probabilities(scheme, log_weights):
-    d = scheme(log_weights)
-    count = 100_000
+    for d in laws(scheme(log_weights)):
+        assert_draws_follow(d)
+
+
+def assert_draws_follow(d, count: int = 100_000) -> None:
     draws = np.asarray(jax.jit(lambda key: d.sample(key, (count,)))(jax.random.key(0)))
     code = lambda vectors: np.asarray(vectors) @ d.size ** np.arange(d.size)  # noqa: E731
     expected: dict = {}
@@ -86,12 +101,84 @@ def test_draws_follow_the_enumerated_probabilities(scheme, log_weights):
 
 
 def test_the_density_is_that_of_the_enumeration(scheme, log_weights):
+    for d in laws(scheme(log_weights)):
+        support, masses = np.asarray(d.enumerate_support()), np.exp(d.enumerate_log_probs())
+        vectors = np.unique(support, axis=0)
+        total = [masses[(support == vector).all(1)].sum() for vector in vectors]
+        density = np.exp(jax.vmap(d.log_prob)(jnp.asarray(vectors)))
+        np.testing.assert_allclose(density, total, atol=1e-12)
+
+
+# ------------------------------------------------------------------ given that particle 0 survives
+
+
+def measure(pairs) -> dict:
+    """The probability of each value."""
+    total: dict = {}
+    for value, probability in pairs:
+        total[value] = total.get(value, 0.0) + float(probability)
+    return {value: probability for value, probability in total.items() if probability > 0}
+
+
+def runs(d):
+    return zip(np.asarray(d.enumerate_support()), np.exp(np.asarray(d.enumerate_log_probs())), strict=True)
+
+
+def test_the_conditional_law_is_the_tilted_one(scheme, log_weights):
+    """``R(a) / (n W_0)`` for each survivor of particle 0, which is turned to place 0, or put there by a swap."""
     d = scheme(log_weights)
-    support, masses = np.asarray(d.enumerate_support()), np.exp(d.enumerate_log_probs())
-    vectors = np.unique(support, axis=0)
-    total = [masses[(support == vector).all(1)].sum() for vector in vectors]
-    density = np.exp(jax.vmap(d.log_prob)(jnp.asarray(vectors)))
-    np.testing.assert_allclose(density, total, atol=1e-12)
+    if type(d) in ORDERED:
+        with pytest.raises(ppl.UnsupportedError, match="no conditional law.*use inference.systematic"):
+            d.conditional()
+        return
+    if log_weights[0] == -jnp.inf:
+        return
+    circle = scheme is inference.systematic
+    arranged = (lambda a: tuple(a)) if circle else (lambda a: tuple(sorted(a)))
+    share = d.size * float(d.weights[0])
+    tilted = measure(
+        (arranged(np.roll(a, -place)), probability / share)
+        for a, probability in runs(d)
+        for place in np.flatnonzero(a == 0)
+    )
+    conditional = d.conditional()
+    found = measure((arranged(a), probability) for a, probability in runs(conditional))
+    assert found == pytest.approx(tilted, abs=1e-12)
+    assert all(a[0] == 0 for a, probability in runs(conditional) if probability > 0)
+
+
+def test_a_fixed_place_is_right_where_the_order_does_not_matter(scheme):
+    """Particles in another order survive as they would have: for systematic resampling, as a circle. No others do."""
+    log_weights = np.log([0.1, 0.25, 0.3, 0.35])
+    circle = scheme is inference.systematic
+    orders = (
+        [np.roll(np.arange(4), k) for k in range(4)]
+        if circle
+        else map(np.array, itertools.permutations(range(4)))
+    )
+
+    def survivors(order):
+        d = scheme(jnp.asarray(log_weights[order]))
+        return measure((arranged(order[a]), probability) for a, probability in runs(d))
+
+    def arranged(a):
+        return min(tuple(np.roll(a, k)) for k in range(4)) if circle else tuple(sorted(a))
+
+    usual = survivors(np.arange(4))
+    same = all(survivors(order) == pytest.approx(usual, abs=1e-12) for order in orders)
+    assert same == (scheme not in ORDERED)
+
+
+def test_the_retained_survives_however_light_it_is(scheme):
+    """In float32, in which its weight is rounded to nothing."""
+    if scheme in ORDERED:
+        return
+    log_weights = jnp.array([-60.0, 0.0, -jnp.inf, 1.0], jnp.float32)
+    draws = np.asarray(scheme(log_weights).conditional().sample(jax.random.key(0), (1000,)))
+    assert np.all(draws[:, 0] == 0) and np.all(draws[:, 1:] != 2) and np.any(draws[:, 1:] == 1)
+
+
+# ------------------------------------------------------------------ many particles
 
 
 def test_the_dead_have_no_offspring(scheme):

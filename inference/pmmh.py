@@ -1,0 +1,131 @@
+"""Particle marginal Metropolis-Hastings: MH for parameters, the rest being integrated out by SMC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from .. import ppl
+from ..ppl import AddressError, Trace, UnsupportedError
+from ..ppl.choices import flatten, nest, spell
+from ..ppl.errors import did_you_mean
+from ..ppl.staging import stage
+from .importance import check_size
+from .kernel import Kernel, State
+from .mh import Acceptance, acceptance_probability
+from .pseudo_marginal import LOG_EVIDENCE, PARTICLES, pseudo_marginal
+from .resampling import Resampler, systematic
+from .smc import smc
+from .unguided import unguided
+
+
+def pmmh(
+    prior: Callable,
+    model: Callable,
+    proposal: Callable,
+    n: int,
+    resampler: Resampler = systematic,
+    ess_threshold: float = 0.5,
+) -> Kernel:
+    """The kernel that proposes parameters, runs SMC for the model at these parameters, and accepts or stays.
+
+    Metropolis-Hastings on a program that contains SMC: its target, ``kernel.program``, is
+    ``pseudo_marginal(prior, model, partial(smc, n=n))``, which draws parameters, particles and one of these. All
+    particles are proposed anew and cancel, so that the probability of going from parameters x to y is
+
+        min(1, p(y) Z(y) q(x | y) / p(x) Z(x) q(y | x)).
+
+    Z(x) is the evidence as it was estimated when x was proposed: it is in the trace, and is not estimated again. The
+    parameters, and the value of the particle, have their exact posterior, however few the particles.
+
+    Args:
+      prior: a program ``(*args) -> parameters``.
+      model: a program ``(parameters, *args) -> value``, with the latent variables and the data.
+      proposal: a program ``(choices, *args)`` whose sites are the new values of sites of ``prior``, of the same
+        addresses; ``choices`` are those of ``prior``. What it does not propose stays.
+      n: the number of particles.
+      resampler, ess_threshold: as ``smc`` has them.
+
+    Raises, when the program is traced:
+      AddressError: the proposal has an address that the prior does not have.
+      UnsupportedError: the proposal carries weights; a density is only an estimate; prior or proposal have sites that
+        only some branches have.
+
+    Source: Andrieu, Doucet and Holenstein, *Particle Markov chain Monte Carlo methods*, JRSS B 72 (2010).
+
+    >>> from borelax import inference, ppl
+    >>> prior = lambda ys: ppl.sample("drift", dist.Normal(0.0, 1.0))
+    >>> def walk(drift, ys):
+    ...     def step(x, y):
+    ...         x = ppl.sample("x", dist.Normal(x + drift, 1.0))
+    ...         ppl.observe("y", dist.Normal(x, 1.0), y)
+    ...         return x, x
+    ...     return jax.lax.scan(step, 0.0, ys)[1]
+    >>> nearby = lambda choices, ys: ppl.sample("drift", dist.Normal(choices["drift"], 0.5))
+    >>> ys = jnp.array([0.5, 1.0, 1.5])
+    >>> kernel = inference.pmmh(prior, walk, nearby, n=10)
+    >>> state = kernel.init(ppl.simulate(kernel.program)(jax.random.key(0), ys), ys)
+    >>> drift, path = ppl.seed(kernel)(jax.random.key(1), state, ys).trace.value
+    >>> path.shape
+    (3,)
+    """
+    algorithm = partial(smc, n=check_size(n), resampler=resampler, ess_threshold=ess_threshold)
+    program = pseudo_marginal(prior, model, algorithm)
+
+    def init(trace: Trace, *args) -> State:
+        return State(trace, info=Acceptance(jnp.zeros((), float), jnp.array(False)))
+
+    def step(state: State, *args) -> State:
+        with ppl.scope("pmmh"):
+            new, log_ratio = propose(state.trace, *args)
+            probability = acceptance_probability(log_ratio, state.trace.log_density, new.log_density)
+            accepted = ppl.sample("accept", dist.Bernoulli(probability)) == 1
+        trace = jax.tree.map(lambda x, y: jnp.where(accepted, x, y), new, state.trace)
+        return State(trace, state.memory, Acceptance(probability, accepted))
+
+    def propose(trace: Trace, *args):
+        old = (~ppl.select(PARTICLES)).of(trace.choices)
+        _check_proposal(prior, proposal, old, *args)
+        with ppl.scope("proposal"):
+            forward = ppl.trace(unguided(proposal))(old, *args)
+        new = nest(flatten(old) | flatten(forward.choices))
+        back = nest({address: flatten(old)[address] for address in flatten(forward.choices)})
+        backward = ppl.log_density(proposal)(back, new, *args)
+        # Without the particles among its choices, the trace is updated by drawing new ones.
+        log_target = ppl.log_density(prior)(old, *args) + trace.deterministic[PARTICLES][LOG_EVIDENCE]
+        edit = ppl.update(program, new)(replace(trace, choices={}, log_density=log_target), *args)
+        return edit.trace, edit.log_weight + backward - forward.log_density
+
+    return Kernel(program, init, step)
+
+
+def _check_proposal(prior: Callable, proposal: Callable, choices: dict, *args) -> None:
+    """That the density of the proposal's choices is that of its draws, and that they are choices of the prior."""
+    staged = stage(proposal, choices, *args)
+    known = [spell(address) for address in flatten(choices)]
+    for info in staged.sites:
+        if info.kind in ("factor", "observe"):
+            raise UnsupportedError(
+                f"the proposal carries a weight, {info}: leave it out, it is only drawn from"
+            )
+        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+            raise UnsupportedError(
+                f"the density of {info} is only an estimate, and acceptance divides by it; give its program an exact "
+                "algorithm, such as inference.enumerate"
+            )
+        if info.kind == "sample" and spell(info.address) not in known:
+            raise AddressError(
+                f"the proposal draws {spell(info.address)!r}, which is no site of the prior"
+                f"{did_you_mean(spell(info.address), known)}; it has {', '.join(map(repr, known)) or 'none'}"
+            )
+    for info in (*staged.of_kind("sample"), *stage(prior, *args).of_kind("sample")):
+        if info.optional:
+            raise UnsupportedError(
+                f"{info} is in some branches only, so that the way back might have to draw what was not proposed; "
+                "draw it in every branch, or use inference.mh for inference.pseudo_marginal"
+            )

@@ -1,0 +1,123 @@
+"""A population with a given run of the program as its member 0: what conditional algorithms have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import jax.numpy as jnp
+
+from ..ppl import Masked, UnsupportedError
+from ..ppl.density import reach, unreached
+from ..ppl.effects import Guard, Site, emit, remake, sample_p
+from ..ppl.given import check_given
+from ..ppl.interpreter import Handler, interpret
+from ..ppl.members import Members, map_members, unpooled
+from ..ppl.population import Population
+from ..ppl.population_walk import Cloud, Draw, Extension, populate
+from ..ppl.reweigh import reweigh_site
+from ..ppl.staging import Staged, stage
+from ..ppl.weigh import weigh_site
+
+
+class Retain(Draw):
+    """Member 0 makes the choices that the sites carry; the others draw.
+
+    The walk suspends where it would without the retained run: that a choice is impossible is a weight, but not a reason
+    to suspend.
+    """
+
+    def extend(self, site: Site, operands, cloud: Cloud) -> Extension:
+        size = cloud.log_weight.shape[0]
+
+        def draw(is_free, *operands):
+            free, free_operands = _only_where(is_free, site, operands)
+            (value,), log_weight = weigh_site("sample", free, free_operands)
+            return jnp.where(is_free, value, _value(_carried(site, operands))), log_weight
+
+        is_free = Members(jnp.arange(size) > 0)
+        value, log_weight = map_members(draw, [is_free, *operands], size)
+        own = [x.value[0] if isinstance(x, Members) else x for x in map(unpooled, operands)]
+        kept = reweigh_site(site, own, _carried(site, own))
+        log_weight = log_weight.at[0].set(kept.astype(log_weight.dtype))
+        return Extension(value, log_weight, suspends=site.effect(operands).proposal is not None)
+
+
+def populate_retaining(
+    program: Callable,
+    size: int,
+    policy: Retain,
+    choices: Mapping,
+    inspect: Callable[[Staged], object] | None = None,
+) -> Callable:
+    """``populate``, with the run of these choices as member 0. Its weight is zero if there is no such run.
+
+    Raises, when the program is traced:
+      AddressError, ChoiceError: as ``log_density`` does.
+      UnsupportedError: a density is only an estimate; a site is inside a while_loop.
+    """
+
+    def populated(*args, **kwargs) -> Population:
+        population = populate(_carrying(program, choices), size, policy, inspect)(*args, **kwargs)
+        value, log_weight = population.value
+        return replace(population, value=value, log_weight=population.log_weight.at[0].add(log_weight[0]))
+
+    return populated
+
+
+def _carrying(program: Callable, choices: Mapping) -> Callable:
+    """The program whose sites carry their values of these choices.
+
+    Returns its value, and minus infinity where a choice is present in a branch that is not taken.
+    """
+
+    def carrying(*args, **kwargs):
+        staged = stage(program, *args, **kwargs)
+        _refuse_estimates(staged)
+        given = check_given(staged, choices, complete=True)
+        value, _, reached = interpret(staged, _Carry(), None, given)
+        return value, sum(
+            (unreached(given[a], record) for a, record in reached.items()), jnp.zeros((), float)
+        )
+
+    return carrying
+
+
+class _Carry(Handler):
+    """Re-emits sites, with the given values as a part of them. Records where those of masked choices were reached."""
+
+    def site(self, kind, site: Site, operands, given, state):
+        if kind != "sample":
+            return emit(kind, site, operands), state, None
+        if isinstance(given, Masked):
+            carry = lambda effect, value, present: replace(effect, value=Masked(value, present))  # noqa: E731
+            carrying, extended = remake(site, operands, carry, given.value, given.present)
+            return sample_p.bind(*extended, site=carrying), state, reach(site, operands, given)
+        carrying, extended = remake(site, operands, lambda effect, x: replace(effect, value=x), given)
+        return sample_p.bind(*extended, site=carrying), state, None
+
+
+def _carried(site: Site, operands):
+    return site.map(lambda effect: effect.value, operands)
+
+
+def _value(choice):
+    return choice.value if isinstance(choice, Masked) else choice
+
+
+def _only_where(flag, site: Site, operands):
+    """The site without what it carries, reached only where ``flag``."""
+    present = site.present(operands)
+    here = jnp.broadcast_to(flag, [axis.size for axis in site.axes])
+    here = here if present is None else here & present
+    only, operands = remake(site, operands, lambda e, here: replace(e, value=None, present=here), here)
+    return replace(only, guards=(*only.guards, Guard(object(), 0, optional=True))), operands
+
+
+def _refuse_estimates(staged: Staged) -> None:
+    for info in staged.sites:
+        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+            raise UnsupportedError(
+                f"the density of {info} is only an estimate. The retained run would need the one that weighted it, "
+                "which is not among its choices; give its program an exact algorithm, such as inference.enumerate"
+            )

@@ -14,18 +14,16 @@ class Check:
     """A check.
 
     Attributes:
+      name: what mutants call it by.
       of: the public names that it is a check of, such as "inference.smc".
       run: ``lib -> Report``, for the packages of a library: ``lib.ppl``, ``lib.inference``, ...
     """
 
+    name: str
     of: tuple[str, ...]
     run: Callable[[SimpleNamespace], Report]
-
-    @property
-    def name(self) -> str:
-        return self.run.__name__
 
 
 def check(*of: str) -> Callable[[Callable], Check]:
     """Makes a function of a library a check of these public names."""
-    return lambda run: Check(of, run)
+    return lambda run: Check(run.__name__, of, run)

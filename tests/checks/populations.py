@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from .check import check
+from .check import Check, check
 from .programs import drawn_inputs, guided_markov, remembering, small, switching
 
 
@@ -204,7 +204,9 @@ def smc_of_three_particles_over_a_scan(lib):
     return lib.semantics.properly_weighted(lib.inference.smc(program, 3, ess_threshold=2.0), program)()
 
 
-def _smc_with(resampler: str, n: int = 2):
+def _smc_with(resampler: str):
+    n = 3 if resampler == "ssp" else 2  # two fractions are resolved in one way
+
     def run(lib):
         program = small(lib, "chain")
         algorithm = lib.inference.smc(program, n, getattr(lib.inference, resampler), ess_threshold=2.0)
@@ -233,59 +235,12 @@ def _draws_as_enumerated(resampler: str):
     return run
 
 
-@check("inference.stratified")
-def smc_with_stratified_resampling(lib):
-    return _smc_with("stratified")(lib)
-
-
-@check("inference.multinomial")
-def smc_with_multinomial_resampling(lib):
-    return _smc_with("multinomial")(lib)
-
-
-@check("inference.residual")
-def smc_with_residual_resampling(lib):
-    return _smc_with("residual")(lib)
-
-
-@check("inference.killing")
-def smc_with_killing_resampling(lib):
-    return _smc_with("killing")(lib)
-
-
-@check("inference.ssp")
-def smc_with_ssp_resampling(lib):
-    return _smc_with("ssp", n=3)(lib)
-
-
-@check("inference.systematic")
-def systematic_draws(lib):
-    return _draws_as_enumerated("systematic")(lib)
-
-
-@check("inference.stratified")
-def stratified_draws(lib):
-    return _draws_as_enumerated("stratified")(lib)
-
-
-@check("inference.multinomial")
-def multinomial_draws(lib):
-    return _draws_as_enumerated("multinomial")(lib)
-
-
-@check("inference.residual")
-def residual_draws(lib):
-    return _draws_as_enumerated("residual")(lib)
-
-
-@check("inference.killing")
-def killing_draws(lib):
-    return _draws_as_enumerated("killing")(lib)
-
-
-@check("inference.ssp")
-def ssp_draws(lib):
-    return _draws_as_enumerated("ssp")(lib)
+RESAMPLERS = ("systematic", "stratified", "multinomial", "residual", "killing", "ssp")
+OF_RESAMPLERS = tuple(
+    Check(name.format(resampler), (f"inference.{resampler}",), make(resampler))
+    for name, make in (("smc_with_{}_resampling", _smc_with), ("{}_draws", _draws_as_enumerated))
+    for resampler in RESAMPLERS
+)
 
 
 @check("inference.smc")

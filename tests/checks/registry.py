@@ -8,6 +8,7 @@ from .check import Check
 CHECKS: dict[str, Check] = {
     found.name: found
     for module in (language, populations, kernels, gradients, text)
-    for found in vars(module).values()
+    for value in vars(module).values()
+    for found in (value if isinstance(value, tuple) else (value,))
     if isinstance(found, Check)
 }

@@ -10,7 +10,11 @@ from .smc import smc
 
 
 def conditional_smc(
-    program: Callable, n: int, resampler: Resampler = systematic, ess_threshold: float = 0.5
+    program: Callable,
+    n: int,
+    resampler: Resampler = systematic,
+    ess_threshold: float = 0.5,
+    check: bool = True,
 ) -> Callable:
     """``(choices, *args) -> Population``: SMC whose member 0 is the run of ``program`` with these choices.
 
@@ -27,6 +31,7 @@ def conditional_smc(
       n: the number of particles, the retained one included.
       resampler: systematic, multinomial, residual or killing; the others are refused.
       ess_threshold: as ``smc`` has it. When to resample depends on the weights of all particles.
+      check: as ``smc`` has it.
 
     Raises:
       AddressError, ChoiceError: as ``log_density`` does for these choices.
@@ -48,6 +53,6 @@ def conditional_smc(
     """
 
     def conditional(choices: Mapping, *args, **kwargs) -> Population:
-        return smc(program, n, resampler, ess_threshold, retained=choices)(*args, **kwargs)
+        return smc(program, n, resampler, ess_threshold, choices, check)(*args, **kwargs)
 
     return conditional

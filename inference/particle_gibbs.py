@@ -26,6 +26,7 @@ def particle_gibbs(
     sites: Selection | None = None,
     resampler: Resampler = systematic,
     ess_threshold: float = 0.5,
+    check: bool = True,
 ) -> Kernel:
     """The kernel that runs conditional SMC with the present run as a particle, and picks one by weight.
 
@@ -37,7 +38,7 @@ def particle_gibbs(
       program: any program.
       n: the number of particles, the present run included; at least 2.
       sites: those that are renewed, given the others (``ppl.select("x")``); all if None.
-      resampler, ess_threshold: as ``conditional_smc`` has them.
+      resampler, ess_threshold, check: as ``conditional_smc`` has them.
 
     Raises:
       AddressError: the selection names an address that the program does not have.
@@ -71,7 +72,7 @@ def particle_gibbs(
         rest = ppl.condition(_traced(program), (~renewed).of(choices))
         with ppl.scope("particle gibbs"):
             with ppl.scope("particles"):
-                again = smc(rest, n, resampler, ess_threshold, retained=renewed.of(choices))
+                again = smc(rest, n, resampler, ess_threshold, renewed.of(choices), check)
                 population = again(*args)
             return State(pick(population), state.memory)
 

@@ -31,6 +31,7 @@ def pmmh(
     n: int,
     resampler: Resampler = systematic,
     ess_threshold: float = 0.5,
+    check: bool = True,
 ) -> Kernel:
     """The kernel that proposes parameters, runs SMC for the model at these parameters, and accepts or stays.
 
@@ -49,7 +50,7 @@ def pmmh(
       proposal: a program ``(choices, *args)`` whose sites are the new values of sites of ``prior``, of the same
         addresses; ``choices`` are those of ``prior``. What it does not propose stays.
       n: the number of particles.
-      resampler, ess_threshold: as ``smc`` has them.
+      resampler, ess_threshold, check: as ``smc`` has them.
 
     Raises, when the program is traced:
       AddressError: the proposal has an address that the prior does not have.
@@ -74,7 +75,7 @@ def pmmh(
     >>> path.shape
     (3,)
     """
-    algorithm = partial(smc, n=check_size(n), resampler=resampler, ess_threshold=ess_threshold)
+    algorithm = partial(smc, n=check_size(n), resampler=resampler, ess_threshold=ess_threshold, check=check)
     program = pseudo_marginal(prior, model, algorithm)
 
     def init(trace: Trace, *args) -> State:

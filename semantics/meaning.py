@@ -59,27 +59,30 @@ def meaning(
     def denoted(*args, **kwargs) -> Measure:
         with jax.enable_x64(True):
             args, kwargs = jax.tree.map(widened, (args, kwargs))
-            run = lambda: program(*args, **kwargs)  # noqa: E731
             if quadrature is not None:
-                return by_quadrature(lambda policy: _every_run(run, most, policy), stage(run), quadrature)
-            population = _every_run(run, most)
+                staged = stage(program, *args, **kwargs)
+                by_policy = lambda policy: _every_run(program, args, kwargs, most, policy)  # noqa: E731
+                return by_quadrature(by_policy, staged, quadrature)
+            population = _every_run(program, args, kwargs, most)
             return Measure.of(population.value, population.log_weight)
 
     return denoted
 
 
-def _every_run(program: Callable, most: int, policy: Callable[..., Branch] = Branch) -> Population:
+def _every_run(
+    program: Callable, args, kwargs, most: int, policy: Callable[..., Branch] = Branch
+) -> Population:
     """All runs: compiled as one if they are few whatever their weights, else one operation after the other, without the
     runs that have come to weight zero."""
+    few = populate(program, 1, policy(prune=False, most=min(most, _FEW_RUNS)))
     try:
-        population = jax.jit(populate(program, 1, policy(prune=False, most=min(most, _FEW_RUNS))))()
-        if not np.any(
-            np.isnan(population.log_weight)
-        ):  # a run of weight zero may go where nothing is defined
+        population = jax.jit(lambda: few(*args, **kwargs))()
+        # A run of weight zero may go where nothing is defined.
+        if not np.any(np.isnan(population.log_weight)):
             return population
     except TooManyRuns:
         pass
-    return populate(program, 1, policy(prune=True, most=most))()
+    return populate(program, 1, policy(prune=True, most=most))(*args, **kwargs)
 
 
 def widened(x):

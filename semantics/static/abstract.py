@@ -305,7 +305,7 @@ _NEVER = (-1, -1)  # the path of what no run reaches
 _ANYTHING = Bounds(np.float64(-np.inf), np.float64(np.inf), nan=True)
 _LIBRARIES = (str(Path(jax.__file__).parent), str(Path(distributions.__file__).parents[1]))
 _OURS = tuple(
-    str(Path(__file__).parents[1] / package) for package in ("ppl", "semantics", "inference", "models")
+    str(Path(__file__).parents[2] / package) for package in ("ppl", "semantics", "inference", "models")
 )
 
 

@@ -129,7 +129,7 @@ _LIBRARIES = tuple(
     f"{folder}{os.sep}" for folder in (Path(jax.__file__).parent, Path(dist.__file__).parents[1])
 )
 _OWN = tuple(
-    f"{Path(__file__).parents[1] / package}{os.sep}"
+    f"{Path(__file__).parents[2] / package}{os.sep}"
     for package in ("ppl", "semantics", "inference", "models")
 )
 

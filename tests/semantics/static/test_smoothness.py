@@ -12,7 +12,7 @@ from jax import lax
 from jax.scipy.special import logsumexp, ndtr, xlogy
 
 from borelax import ppl, semantics
-from borelax.semantics import smooth_flow, smooth_rules
+from borelax.semantics.static import smooth_flow, smooth_rules
 from borelax.semantics.static.poles import Pole
 from borelax.semantics.static.smooth_rules import Break
 

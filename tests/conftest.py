@@ -15,7 +15,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))  # bytes; al
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Most of what is compiled here runs once: what the optimiser costs is more than what it saves.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 )
 
 import jax

@@ -1,11 +1,13 @@
 """Errors that libraries have made without a word, made again: each is caught by a check that the right one passes.
 
-Those that are of diagnostics and not of inference (an effective sample size from the first autocorrelation alone, an
-R-hat that does not split its chains) are tested with the diagnostics. Those of the language alone are in
-``tests/ppl/test_silent_errors.py``.
+Not here are errors of diagnostics: an effective sample size from the first autocorrelation alone, an R-hat that does
+not split its chains. A diagnostic is an estimate from one run, right only as that grows, and a check of laws says
+nothing of it. Those of the language alone are in ``tests/ppl/test_silent_errors.py``.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import blackjax
 import jax
@@ -47,8 +49,9 @@ def langevin(noise_shape):
 
 
 def test_one_number_of_noise_for_all_coordinates():
-    assert semantics.leaves_invariant(langevin((2,)), correlated, semantics.Budget(draws=16_384))().holds
-    assert not semantics.leaves_invariant(langevin(()), correlated)().holds
+    budget = semantics.Budget(draws=16_384)
+    assert semantics.leaves_invariant(langevin((2,)), correlated, budget)().holds
+    assert not semantics.leaves_invariant(langevin(()), correlated, budget)().holds
 
 
 def test_hamiltonian_monte_carlo_on_a_positive_number_as_it_is():
@@ -66,8 +69,8 @@ def test_hamiltonian_monte_carlo_on_a_positive_number_as_it_is():
         z = free.unconstrain({"x": x})["x"]
         return free.constrain({"x": algorithm.step(key, algorithm.init(z[None]))[0].position[0]})["x"]
 
-    assert not semantics.leaves_invariant(semantics.keyed(as_it_is), waiting)().holds
     budget = semantics.Budget(draws=8_192)
+    assert not semantics.leaves_invariant(semantics.keyed(as_it_is), waiting, budget)().holds
     assert semantics.leaves_invariant(semantics.keyed(unconstrained), waiting, budget)().holds
 
 
@@ -91,11 +94,17 @@ def test_a_flip_across_a_branch_that_is_weighed_by_nothing():
 # ------------------------------------------------------------------ of gradients
 
 
-def test_a_gradient_that_is_zero_inside_a_loop():
-    def objective(p):
-        step = lambda total, _: (total + ppl.sample("x", dist.Bernoulli(p), grad="score"), None)  # noqa: E731
-        return 1.0 * lax.scan(step, 0, None, length=3)[0]
+def three_in_a_loop(p):
+    step = lambda total, _: (total + ppl.sample("x", dist.Bernoulli(p), grad="score"), None)  # noqa: E731
+    return 1.0 * lax.scan(step, 0, None, length=3)[0]
 
+
+def three_in_a_function(p):
+    return 3.0 * jax.jit(lambda p: ppl.sample("x", dist.Bernoulli(p), grad="score"))(p)
+
+
+@pytest.mark.parametrize("objective", [three_in_a_loop, three_in_a_function], ids=["scan", "jit"])
+def test_a_gradient_that_is_zero_inside_a_loop_or_a_compiled_function(objective):
     exact = lambda p: jnp.full_like(p, 3.0)  # noqa: E731
     p = jnp.array(0.25)
     assert semantics.unbiased(inference.expectation_grad(objective), exact)(p).holds
@@ -116,7 +125,16 @@ def test_a_history_of_losses_that_are_zero():
     assert not semantics.unbiased(losses, bound)(p).holds
 
 
-# ------------------------------------------------------------------ of sequential Monte Carlo
+def test_a_guide_over_all_numbers_for_a_positive_one():
+    """The formula of the density has values below zero, too, and what is computed from them bounds nothing."""
+    waiting = lambda: ppl.sample("x", dist.Exponential(1.0))  # noqa: E731
+    guide = lambda d: lambda: ppl.sample("x", d)  # noqa: E731
+    anywhere, positive = guide(dist.Normal(0.0, 1.0)), guide(dist.LogNormal(0.0, 1.0))
+    assert semantics.absolute_continuity(anywhere, waiting)().guide_by_model.verdict == "no"
+    assert semantics.absolute_continuity(positive, waiting)().guide_by_model.verdict == "yes"
+
+
+# ------------------------------------------------------------------ of sequential Monte Carlo and of choices
 
 
 def coupled():
@@ -148,6 +166,28 @@ def test_a_mistyped_address_that_is_ignored():
     assert not semantics.preserves(lambda _: ignored(coupled), expected)().holds
     with pytest.raises(ppl.AddressError, match="did you mean"):
         semantics.meaning(ppl.condition(coupled, {"yy": 1}))()
+
+
+def nested():
+    with ppl.scope("a"):
+        x = ppl.sample("x", dist.Bernoulli(0.25))
+        y = ppl.sample("y", dist.Bernoulli(0.25 + 0.5 * x))
+    return x, y, ppl.sample("z", dist.Bernoulli(0.5 + 0.25 * y))
+
+
+def test_all_but_a_nested_site_that_is_all_but_its_siblings_too():
+    """Given everything else, the site has its full conditional; with siblings dropped, something wider."""
+
+    def full_conditional():
+        x = ppl.sample("x", dist.Bernoulli(0.25))
+        ppl.factor(jnp.log(0.25 + 0.5 * x) + jnp.log(0.75))
+        return x, 1, 1
+
+    def keeps(choices):
+        return semantics.preserves(lambda _: ppl.condition(nested, choices), full_conditional)().holds
+
+    assert keeps((~ppl.select("a/x")).of({"a": {"x": 0, "y": 1}, "z": 1}))
+    assert not keeps({"z": 1})
 
 
 # ------------------------------------------------------------------ of batches
@@ -186,43 +226,79 @@ def test_the_score_of_a_batch_that_is_summed_over_it():
 
 # ------------------------------------------------------------------ of text
 
-PROMPT, OTHER = np.array([0, 1, 0], np.int32), np.array([2, 2, 1], np.int32)
+PROMPTS = np.array([[0, 1, 0], [1, 1, 0]], np.int32)
 
 
-def writes(lm, prompt, **options):
-    return lambda parameters: models.LanguageModel(parameters, lm.structure, lm.tokenizer).generate(
-        "text", prompt, 2, **options
-    )
+@pytest.fixture(scope="module")
+def lm():
+    """Tokens a, b and the end of text."""
+    return models.random("ab", seed=0, layers=1, context_length=16)
 
 
-def test_a_query_that_is_answered_from_another_prompt():
-    lm = tiny_model()
-    right = semantics.properly_weighted(writes(lm, PROMPT), writes(lm, PROMPT))(lm.parameters)
-    report = semantics.properly_weighted(writes(lm, OTHER), writes(lm, PROMPT))(lm.parameters)
-    assert right.holds and not report.holds and report.error > 0.01
+def by_itself(lm, name, prompt):
+    """A text of two tokens, each from a whole forward pass: nothing is cached."""
+    past, ended = jnp.asarray(prompt), jnp.array(False)
+    for t in range(2):
+        forced = jnp.where(ended, lm.eos, -1)
+        model = models.TokenDistribution(lm.decoder.forward(past)[-1], forced=forced)
+        token = ppl.sample(f"{name}, token {t}", model)
+        past, ended = jnp.append(past, token.astype(past.dtype)), ended | (token == lm.eos)
+    return past[-2:]
 
 
-def test_tokens_that_are_masked_but_not_weighed():
-    """Local masking: each token is drawn from what is allowed, as if that were all that the constraint says."""
-    lm = models.random("ab", seed=0, layers=1, context_length=16)
-    constraint = models.regex("(ab|b)*", lm, truncation="condition_on_ending")
+@pytest.mark.parametrize(("prompts", "is_right"), [([0, 1], True), ([0, 0], False)], ids=["own", "first"])
+def test_queries_of_a_batch_that_are_answered_from_the_first_prompt(lm, prompts, is_right):
+    def batch(lm):
+        return jax.vmap(lambda prompt: lm.generate("text", prompt, 2))(jnp.asarray(PROMPTS[prompts]))
 
-    def masked(parameters):
-        own = models.LanguageModel(parameters, lm.structure, lm.tokenizer)
-        state, matched, tokens = own.prefill(PROMPT, 2), jnp.zeros((), jnp.int32), []
-        for t in range(2):
-            bias = constraint.bias(matched, 1 - t)
-            logits = own.decoder.logits(state.hidden)
-            token = ppl.sample(f"token{t}", constraint.proposal(logits, bias, jnp.array(-1)))
-            matched = constraint.automaton.advance(matched, token)
-            state = own.advance(state, token)
+    def one_at_a_time(lm):
+        return jnp.stack([by_itself(lm, f"query {i}", prompt) for i, prompt in enumerate(PROMPTS)])
+
+    assert semantics.properly_weighted(batch, one_at_a_time)(lm).holds == is_right
+
+
+def constrained(lm):
+    """Two tokens that match ``a?b+`` as a whole: neither can be anything."""
+    constraint = models.regex("a?b+", lm, truncation="reachable")
+    return constraint, lambda lm: lm.generate("text", PROMPTS[0], 2, constraint=constraint)
+
+
+@pytest.mark.parametrize(
+    ("weighed", "is_right"),
+    [((True, True), True), ((False, False), False), ((True, False), False)],
+    ids=["each token", "no token: local masking", "all but a forced ending"],
+)
+def test_tokens_that_are_masked_but_not_weighed(lm, weighed, is_right):
+    """Drawn from what is allowed, as if that were all that the constraint says."""
+    constraint, target = constrained(lm)
+
+    def masked(lm):
+        state, matched, tokens = lm.prefill(PROMPTS[0], 2), jnp.array(0), []
+        for t, is_weighed in enumerate(weighed):  # no match ends before its second token
+            logits, bias = lm.decoder.logits(state.hidden), constraint.bias(matched, 1 - t)
+            token = ppl.sample(f"token {t}", constraint.proposal(logits, bias, jnp.array(-1)))
+            if is_weighed:
+                allowed = jax.nn.log_softmax(logits) + bias[constraint.automaton.column]
+                ppl.factor(jax.nn.logsumexp(allowed))
+            state, matched = lm.advance(state, token), constraint.automaton.advance(matched, token)
             tokens.append(token)
         return jnp.stack(tokens)
 
-    target = writes(lm, PROMPT, constraint=constraint)
-    steered = inference.smc(target, 2, ess_threshold=2.0)
-    assert semantics.properly_weighted(steered, target)(lm.parameters).holds
-    assert not semantics.properly_weighted(masked, target)(lm.parameters).holds
+    assert semantics.properly_weighted(masked, target)(lm).holds == is_right
+
+
+def test_text_that_is_steered_by_smc_is_weighed(lm):
+    _, target = constrained(lm)
+    assert semantics.properly_weighted(inference.smc(target, 2, ess_threshold=2.0), target)(lm).holds
+
+
+# ------------------------------------------------------------------ of particles that die
+
+
+def risky():
+    x = ppl.sample("x", dist.Bernoulli(0.5))
+    ppl.factor(jnp.where(x == 1, 0.0, -jnp.inf))
+    return x + ppl.sample("y", dist.Bernoulli(0.5))
 
 
 def test_particles_that_are_all_dead():
@@ -233,24 +309,46 @@ def test_particles_that_are_all_dead():
         ppl.factor(jnp.where(x > 1, 0.0, -jnp.inf), "never")
         return x
 
-    assert not semantics.check(hopeless)().ok
+    assert semantics.check(risky)().ok and not semantics.check(hopeless)().ok
     population = ppl.seed(inference.smc(hopeless, 4, check=False))(KEY)
     with pytest.warns(UserWarning, match="all 4 members have weight zero after factor 'never'"):
         assert population.log_evidence == -jnp.inf
 
 
-def test_one_dead_particle_ends_nothing():
-    def risky():
-        x = ppl.sample("x", dist.Bernoulli(0.5))
-        ppl.factor(jnp.where(x == 1, 0.0, -jnp.inf))
-        return x + ppl.sample("y", dist.Bernoulli(0.5))
+def test_a_dead_particle_that_ends_the_run():
+    def given_up():
+        population = inference.importance(risky, 2)()
+        any_dead = jnp.any(population.log_weight == -jnp.inf)
+        return replace(population, log_weight=jnp.where(any_dead, -jnp.inf, population.log_weight))
 
+    assert not semantics.properly_weighted(given_up, risky)().holds
+    assert semantics.properly_weighted(inference.importance(risky, 2), risky)().holds
     assert semantics.properly_weighted(inference.smc(risky, 2), risky)().holds
 
 
-def test_the_same_seed_gives_the_same_text():
-    lm = tiny_model()
-    run = jax.jit(ppl.seed(inference.smc(lambda lm: lm.generate("text", PROMPT, 4), 3)))
-    one, other = run(KEY, lm), run(KEY, lm)
-    np.testing.assert_array_equal(one.value, other.value)
-    np.testing.assert_array_equal(one.log_weight, other.log_weight)
+# ------------------------------------------------------------------ of seeds
+
+
+def reproduces(run, *args) -> bool:
+    one, other = (jax.tree.leaves(run(KEY, *args)) for _ in range(2))
+    return all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_a_generator_behind_the_key():
+    """The law is right, so that no check of laws can see it; two runs with one key do."""
+    generator = np.random.default_rng(0)
+
+    def hidden(key):
+        draw = lambda bits: generator.normal(size=bits.shape).astype(np.float32)  # noqa: E731
+        scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.pure_callback(draw, scalar, jax.random.bits(key), vmap_method="broadcast_all")
+
+    normal = lambda: ppl.sample("x", dist.Normal(0.0, 1.0))  # noqa: E731
+    budget = semantics.Budget(draws=8_192)
+    assert semantics.same_distribution(semantics.keyed(hidden), normal, budget)().holds
+    assert reproduces(ppl.seed(normal)) and not reproduces(hidden)
+
+
+def test_the_same_key_gives_the_same_text():
+    run = jax.jit(ppl.seed(inference.smc(lambda lm: lm.generate("text", PROMPTS[0], 4), 3)))
+    assert reproduces(run, tiny_model())

@@ -11,7 +11,7 @@ from jax import lax
 
 from .. import ppl
 from ..ppl import BorelaxError, Trace
-from .kernel import Kernel, State
+from .kernel import Kernel, Stage, State
 
 
 class KernelError(BorelaxError, ValueError):
@@ -43,7 +43,7 @@ def cycle(*kernels: Kernel) -> Kernel:
             state = _step_of(kernels, i, state, *args)
         return state
 
-    return Kernel(program, _init_all(kernels), step)
+    return Kernel(program, _init_all(kernels), step, _adapt_all(kernels))
 
 
 def mixture(kernels: Sequence[Kernel], weights: Sequence[float]) -> Kernel:
@@ -66,11 +66,11 @@ def mixture(kernels: Sequence[Kernel], weights: Sequence[float]) -> Kernel:
         steps = [lambda state, i=i: _step_of(kernels, i, state, *args) for i in range(len(kernels))]
         return lax.switch(which, steps, state)
 
-    return Kernel(program, _init_all(kernels), step)
+    return Kernel(program, _init_all(kernels), step, _adapt_all(kernels))
 
 
 def repeat(kernel: Kernel, n: int) -> Kernel:
-    """The kernel that takes ``n`` steps of ``kernel``. Its info is that of the last step.
+    """The kernel that takes ``n`` steps of ``kernel``. Its info is that of the last step, from which it adapts, too.
 
     Raises:
       KernelError: ``n`` is not a positive integer.
@@ -81,7 +81,7 @@ def repeat(kernel: Kernel, n: int) -> Kernel:
     def step(state: State, *args) -> State:
         return lax.scan(lambda state, _: (kernel(state, *args), None), state, length=n)[0]
 
-    return Kernel(kernel.program, kernel.init, step)
+    return Kernel(kernel.program, kernel.init, step, kernel.adapt)
 
 
 def _init_all(kernels: Sequence[Kernel]) -> Callable:
@@ -96,6 +96,18 @@ def _init_all(kernels: Sequence[Kernel]) -> Callable:
         return State(trace, tuple(memories), tuple(infos))
 
     return init
+
+
+def _adapt_all(kernels: Sequence[Kernel]) -> Callable | None:
+    if all(kernel.adapt is None for kernel in kernels):
+        return None
+
+    def adapt(memory: tuple, stage: Stage) -> tuple:
+        return tuple(
+            own if kernel.adapt is None else kernel.adapt(own, stage) for kernel, own in zip(kernels, memory)
+        )
+
+    return adapt
 
 
 def _step_of(kernels: Sequence[Kernel], i: int, state: State, *args) -> State:

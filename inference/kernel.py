@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -28,6 +28,20 @@ class State:
     info: Any = ()
 
 
+class Stage(NamedTuple):
+    """Where in its warmup a chain is, after a step of it.
+
+    Attributes:
+      in_window: whether the step was in one of the windows in which the shape of the target is learnt.
+      ends_window: whether it was the last one of a window.
+      ends: whether it was the last one of the warmup.
+    """
+
+    in_window: jax.Array
+    ends_window: jax.Array
+    ends: jax.Array
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A Markov kernel on traces of a program: itself a program, ``(state, *args) -> state``.
@@ -36,12 +50,16 @@ class Kernel:
       program: the target: any program, factors and all.
       init: ``(trace, *args) -> State``, a program (which draws nothing, usually).
       step: ``(state, *args) -> State``, a program that leaves the normalised measure of ``program`` over its choices
-        invariant.
+        invariant, whatever the memory is.
+      adapt: ``(memory, stage) -> memory``, a pure function: the memory with what is to be learnt from the last step, at
+        that :class:`Stage` of a warmup. None if there is nothing to learn. :func:`~borelax.inference.mcmc` calls it
+        after each step of the warmup and never afterwards, so that the draws are those of a Markov chain.
     """
 
     program: Callable
     init: Callable
     step: Callable
+    adapt: Callable | None = None
 
     def __call__(self, state: State, *args) -> State:
         return self.step(state, *args)

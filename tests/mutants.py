@@ -561,6 +561,48 @@ KERNELS = [
         "high, point), point, is_inside(point)",
         "high, point), point, jnp.array(True)",
     ),
+    _mutant(
+        "the target of a gradient kernel is the density without the Jacobian",
+        "hmc_keeps_its_target",
+        "inference.gradient_kernel",
+        "free.log_density(unravel(x), *args))",
+        "ppl.log_density(free.program)(free.constrain(unravel(x), *args), *args))",
+    ),
+    _mutant(
+        "a gradient kernel moves by the prior of its sites alone",
+        "nuts_keeps_its_target",
+        "inference.gradient_kernel",
+        "conditioned = ppl.condition(program, nest(rest)) if rest else program",
+        "conditioned = ppl.do(program, nest(rest)) if rest else program",
+    ),
+    _mutant(
+        "the target of a gradient kernel is flattened",
+        "mala_keeps_its_target",
+        "inference.hmc",
+        "end, info = step(key, start, log_density, tuning",
+        "end, info = step(key, start, lambda x: 0.8 * log_density(x), tuning",
+    ),
+    _mutant(
+        "the end of a trajectory is always accepted",
+        "hmc_in_a_cycle_keeps_its_target",
+        "inference.hmc",
+        "return end.position, Trajectory(",
+        "return info.proposal.position, Trajectory(",
+    ),
+    _mutant(
+        "all chains have one key",
+        "mcmc_runs_chains_that_know_nothing_of_each_other",
+        "inference.mcmc",
+        "keys = jax.random.split(key, num_chains)",
+        "keys = jnp.stack([key] * num_chains)",
+    ),
+    _mutant(
+        "all steps have one key",
+        "mcmc_runs_chains_that_know_nothing_of_each_other",
+        "inference.mcmc",
+        "state = step(jax.random.fold_in(key, number), state, *args)",
+        "state = step(key, state, *args)",
+    ),
 ]
 
 GRADIENTS = [

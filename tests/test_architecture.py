@@ -20,12 +20,16 @@ LANGUAGE_MODELS = {"flax", "gguf", "huggingface_hub", "safetensors", "tokenizers
 LIBRARIES = {
     "borelax.ppl": LANGUAGE,
     "borelax.semantics": LANGUAGE,
-    "borelax.inference": LANGUAGE,
+    "borelax.inference": LANGUAGE | {"blackjax"},
     "borelax.models": LANGUAGE | LANGUAGE_MODELS,
     "borelax.cli": LANGUAGE | {"rich"},
 }
-# What single modules may import besides: one runs whole NumPyro models, one draws figures.
-ALSO = {"borelax.ppl.from_numpyro": {"numpyro"}, "borelax.semantics.plots": {"matplotlib"}}
+# What single modules may import besides: one runs whole NumPyro models, one draws figures, one hands draws to ArviZ.
+ALSO = {
+    "borelax.ppl.from_numpyro": {"numpyro"},
+    "borelax.semantics.plots": {"matplotlib"},
+    "borelax.inference.to_arviz": {"arviz"},
+}
 BELOW = {
     "borelax.ppl": set(),
     "borelax.semantics": {"borelax.ppl"},
@@ -34,7 +38,18 @@ BELOW = {
     "borelax.cli": {"borelax.ppl", "borelax.semantics", "borelax.inference", "borelax.models"},
 }
 # Libraries that importing the language, its semantics or its inference must not load.
-HEAVY = LANGUAGE_MODELS | {"lark", "matplotlib", "optax", "orbax", "pandas", "rich", "torch", "transformers"}
+HEAVY = LANGUAGE_MODELS | {
+    "arviz",
+    "blackjax",
+    "lark",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "pandas",
+    "rich",
+    "torch",
+    "transformers",
+}
 
 
 def lies_in(name: str, packages) -> bool:
@@ -97,6 +112,8 @@ def test_imports_follow_the_arrows(module):
         ("borelax.semantics.meaning", "from ..inference import smc"),
         ("borelax.inference.smc", "from .. import models"),
         ("borelax.inference.smc", "from optax import adam"),
+        ("borelax.inference.draws", "import arviz"),
+        ("borelax.ppl.unconstrain", "import blackjax"),
         ("borelax.models.decoder", "from ..inference import smc"),
         ("borelax.models.decoder", "import torch"),
     ],

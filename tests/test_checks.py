@@ -13,7 +13,17 @@ from borelax import inference, models, ppl, semantics
 LIBRARY = SimpleNamespace(ppl=ppl, semantics=semantics, inference=inference, models=models)
 
 # Public names of inference that are no algorithms: what algorithms return, raise and are made of.
-NOT_ALGORITHMS = {"Acceptance", "Kernel", "KernelError", "Resampling", "State"}
+NOT_ALGORITHMS = {
+    "Acceptance",
+    "Draws",
+    "Kernel",
+    "KernelError",
+    "Resampling",
+    "Stage",
+    "State",
+    "Trajectory",
+    "Tuning",
+}
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)

@@ -196,3 +196,69 @@ def slice_keeps_its_target(lib):
         return x
 
     return _leaves(lib, lib.inference.slice(program, ["x"]))
+
+
+def _skewed(lib):
+    """A positive number and a simplex, both skewed, and a measurement of them, which stays as it is."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Gamma(2.0, 1.0))
+        p = lib.ppl.sample("p", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
+        return lib.ppl.sample("y", dist.Normal(jnp.log(x) + 2 * p[0], 0.5))
+
+    return program
+
+
+def _follows_gradients(lib, make, **options):
+    budget = lib.semantics.Budget(draws=16_384, batch=1_024)
+    return _leaves(lib, make(_skewed(lib), ["x", "p"], **options), budget=budget)
+
+
+@check("inference.hmc")
+def hmc_keeps_its_target(lib):
+    return _follows_gradients(lib, lib.inference.hmc, num_steps=3, step_size=0.4)
+
+
+@check("inference.nuts")
+def nuts_keeps_its_target(lib):
+    return _follows_gradients(lib, lib.inference.nuts, step_size=0.6, max_doublings=3)
+
+
+@check("inference.mala")
+def mala_keeps_its_target(lib):
+    mass = jnp.array([0.5, 1.0, 0.75])
+    return _follows_gradients(lib, lib.inference.mala, step_size=0.6, inverse_mass=mass)
+
+
+@check("inference.hmc", "inference.cycle")
+def hmc_in_a_cycle_keeps_its_target(lib):
+    """What the gradient is of changes with the other kernel's site, at every step."""
+
+    def program():
+        z = lib.ppl.sample("z", dist.Bernoulli(0.25))
+        return lib.ppl.sample("x", dist.Gamma(2.0 + 3 * z, 1.0))
+
+    kernel = lib.inference.cycle(
+        lib.inference.gibbs(program, ["z"]), lib.inference.hmc(program, ["x"], num_steps=2, step_size=0.5)
+    )
+    return _leaves(lib, kernel, budget=lib.semantics.Budget(draws=16_384, batch=1_024))
+
+
+@check("inference.mcmc")
+def mcmc_runs_chains_that_know_nothing_of_each_other(lib):
+    """By a kernel that draws from the posterior whatever the state, draws of all chains are independent."""
+
+    def program(bonus):
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        lib.ppl.factor(bonus * x)
+        return x
+
+    def independent(bonus):
+        odds = jnp.exp(bonus) / 3
+        return lib.ppl.sample("x", dist.Bernoulli(odds / (1 + odds)).expand([2, 2]))
+
+    run = lib.inference.mcmc(
+        lib.inference.gibbs(program, ["x"]), num_samples=2, num_warmup=1, num_chains=2, thin=2
+    )
+    chains = lib.semantics.keyed(lambda key, bonus: run(key, bonus).value)
+    return lib.semantics.same_distribution(chains, independent)(jnp.array(1.0))

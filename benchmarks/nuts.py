@@ -1,0 +1,184 @@
+"""The No-U-Turn sampler: borelax against NumPyro and BlackJAX, on two posteriors.
+
+Four chains side by side, 1000 steps of warmup and 1000 draws, the same target acceptance and the same density. All
+run in one process, taking turns. Reported are effective draws per second once compiled (bulk, of the number that has
+fewest), and the time of a first run, tracing and compiling included; in brackets, what borelax has over the other.
+
+    python benchmarks/nuts.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import initialize_model
+
+from borelax import inference, ppl
+from borelax.inference.diagnostics import ess_bulk
+
+CHAINS, WARMUP, DRAWS = 4, 1000, 1000
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """One posterior, as a borelax program and as a NumPyro model, with its data."""
+
+    program: Callable
+    model: Callable
+    args: tuple
+    target_acceptance: float
+
+
+def eight_schools() -> Posterior:
+    """Non-centred."""
+
+    def program(effects, errors):
+        mu = ppl.sample("mu", dist.Normal(0.0, 5.0))
+        tau = ppl.sample("tau", dist.HalfCauchy(5.0))
+        z = ppl.sample("z", dist.Normal(0.0, 1.0).expand([8]))
+        ppl.observe("effect", dist.Normal(mu + tau * z, errors), effects)
+
+    def model(effects, errors):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+        tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([8]))
+        numpyro.sample("effect", dist.Normal(mu + tau * z, errors), obs=effects)
+
+    effects = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+    errors = jnp.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    return Posterior(program, model, (effects, errors), 0.9)
+
+
+def logistic(rows: int = 1000, columns: int = 25) -> Posterior:
+    """A logistic regression."""
+
+    def program(xs, ys):
+        beta = ppl.sample("beta", dist.Normal(0.0, 1.0).expand([columns]))
+        ppl.observe("y", dist.BernoulliLogits(xs @ beta), ys)
+
+    def model(xs, ys):
+        beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([columns]))
+        numpyro.sample("y", dist.BernoulliLogits(xs @ beta), obs=ys)
+
+    rng = np.random.default_rng(0)
+    xs = np.c_[np.ones(rows), rng.normal(size=(rows, columns - 1))]
+    ys = rng.binomial(1, 1 / (1 + np.exp(-xs @ (0.5 * rng.normal(size=columns)))))
+    return Posterior(program, model, (jnp.asarray(xs, jnp.float32), jnp.asarray(ys)), 0.8)
+
+
+# ------------------------------------------------------------------------- libraries: key -> draws by site
+
+
+def borelax_run(posterior: Posterior) -> Callable:
+    kernel = inference.nuts(posterior.program, target_acceptance=posterior.target_acceptance)
+    run = inference.mcmc(kernel, num_samples=DRAWS, num_warmup=WARMUP, num_chains=CHAINS)
+    return lambda key: run(key, *posterior.args).choices
+
+
+def numpyro_run(posterior: Posterior) -> Callable:
+    kernel = NUTS(posterior.model, target_accept_prob=posterior.target_acceptance)
+    options = {"num_chains": CHAINS, "chain_method": "vectorized", "progress_bar": False}
+    mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, **options)
+
+    def run(key):
+        mcmc.run(key, *posterior.args)
+        return mcmc.get_samples(group_by_chain=True)
+
+    return run
+
+
+def blackjax_run(posterior: Posterior) -> Callable:
+    """By BlackJAX's own warmup, on NumPyro's density, from uniform draws on (-2, 2)."""
+
+    def chain(key, args):
+        info = initialize_model(jax.random.key(0), posterior.model, model_args=args, dynamic_args=True)
+        log_density = lambda z: -info.potential_fn(*args)(z)  # noqa: E731
+        start, warm, sample = jax.random.split(key, 3)
+        leaves, tree = jax.tree.flatten(info.param_info.z)
+        keys = jax.random.split(start, len(leaves))
+        uniform = [jax.random.uniform(k, x.shape, minval=-2, maxval=2) for k, x in zip(keys, leaves)]
+        warmup = blackjax.window_adaptation(
+            blackjax.nuts, log_density, target_acceptance_rate=posterior.target_acceptance
+        )
+        (state, parameters), _ = warmup.run(warm, jax.tree.unflatten(tree, uniform), WARMUP)
+        kernel = blackjax.nuts(log_density, **parameters)
+
+        def step(state, key):
+            state, _ = kernel.step(key, state)
+            return state, info.postprocess_fn(*args)(state.position)
+
+        return jax.lax.scan(step, state, jax.random.split(sample, DRAWS))[1]
+
+    run = jax.jit(jax.vmap(chain, in_axes=(0, None)))
+    return lambda key: run(jax.random.split(key, CHAINS), posterior.args)
+
+
+LIBRARIES = {"borelax": borelax_run, "numpyro": numpyro_run, "blackjax": blackjax_run}
+
+
+# ------------------------------------------------------------------------- measurement
+
+
+class Compiling:
+    """Seconds spent tracing and compiling so far: NumPyro does that in every run."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, seconds: float, **_) -> None:
+        if any(part in event for part in ("jaxpr_trace", "jaxpr_to_mlir", "backend_compile")):
+            self.seconds += seconds
+
+
+def measured(run: Callable, key, compiling: Compiling) -> tuple[float, float, float]:
+    """Seconds in all, seconds without compilation, and effective draws."""
+    before, start = compiling.seconds, time.perf_counter()
+    draws = jax.block_until_ready(run(key))
+    total = time.perf_counter() - start
+    size = min(float(np.min(ess_bulk(x))) for x in jax.tree.leaves(draws))
+    return total, total - (compiling.seconds - before), size
+
+
+def compare(name: str, posterior: Posterior, repeats: int, compiling: Compiling) -> None:
+    first = {library: [] for library in LIBRARIES}
+    speed = {library: [] for library in LIBRARIES}
+    for repeat in range(repeats):
+        for library, make in LIBRARIES.items():
+            jax.clear_caches()
+            run = make(posterior)
+            first[library].append(measured(run, jax.random.key(10 * repeat), compiling)[0])
+            for again in range(1, 4):
+                _, seconds, size = measured(run, jax.random.key(10 * repeat + again), compiling)
+                speed[library].append(size / seconds)
+    for library in LIBRARIES:
+        faster = np.median(np.array(speed["borelax"]) / np.array(speed[library]))
+        sooner = np.median(np.array(first["borelax"]) / np.array(first[library]))
+        print(
+            f"{name:14s} {library:9s} {np.median(speed[library]):8.0f} effective draws/s (borelax {faster:.2f}x)   "
+            f"first run {np.median(first[library]):5.2f} s (borelax {sooner:.2f}x)",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    compiling = Compiling()
+    for name, posterior in {"eight schools": eight_schools(), "logistic": logistic()}.items():
+        compare(name, posterior, options.repeats, compiling)
+
+
+if __name__ == "__main__":
+    main()

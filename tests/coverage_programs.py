@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
       name: what the table calls it.
-      program: ``(bit, factor, *args) -> value``, with :func:`flip` or :func:`wait` for ``bit``.
+      program: ``(bit, factor, *args) -> value``, with :func:`flip` or another of the functions below for ``bit``.
       plain: ``(bit, factor) -> value``, the same without JAX; the elements of a site y are y[0], y[1], ...
       args: arrays.
     """
@@ -40,6 +40,17 @@ def flip(name, p):
 def wait(name, p):
     """A bit that is read off a continuous site."""
     return 1.0 * (ppl.sample(name, dist.Exponential(1.0 + p)) > 0.5)
+
+
+def scaled(scale):
+    """Bits that are 1 less often, as a parameter says."""
+    return lambda name, p: 1.0 * ppl.sample(name, dist.Bernoulli(scale * p), grad="score")
+
+
+def spared(name, p):
+    """A bit, after one that nobody looks at."""
+    ppl.sample(name + "_", dist.Bernoulli(0.5))
+    return flip(name, p)
 
 
 # ------------------------------------------------------------------ around one function
@@ -720,7 +731,8 @@ def vmap_of_cond_plain(bit, factor):
     for i, q in enumerate([0.25, 0.5]):
         xs.append(bit(f"x[{i}]", q))
         ys.append(bit(f"y[{i}]", q) if xs[i] else 2)
-        factor(0.5 * (ys[i] == 1))
+        if xs[i]:
+            factor(0.5 * ys[i])
     return xs, ys
 
 

@@ -17,12 +17,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, partial
+from itertools import product
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from coverage_programs import ROWS, Row, flip, wait
+from coverage_programs import ROWS, Row, flip, scaled, spared, wait
 from plain_runs import Run, all_runs
 from scipy.stats import binom
 from thresholds import FALSE_ALARM_RATE
@@ -47,6 +48,14 @@ class Truth:
         """The ``sample`` sites, in program order."""
         found = flat(ppl.trace_type(weighted(self.row))(*self.row.args))
         return {site: t for site, t in found.items() if t.kind == "sample"}
+
+    @cached_property
+    def is_bounded(self) -> bool:
+        """Whether each site has a number of values that is known before anything runs."""
+        try:
+            return bool(self.types)
+        except ppl.UnsupportedError:  # in a while_loop
+            return False
 
     def find(self, values) -> list[Run]:
         """The run behind each row of a batch of values."""
@@ -140,7 +149,12 @@ def at_site(by_name: dict, address: str) -> list:
 
 def names_of(by_name: dict, address: str) -> set[str]:
     """The names of a run's values for one site."""
-    return {name for name in by_name if name.partition("[")[0] == address}
+    return {name for name in by_name if address_of(name) == address}
+
+
+def address_of(name: str) -> str:
+    """The site that a value of a run is of."""
+    return name.partition("[")[0]
 
 
 def named(choices: dict, i: int) -> dict[str, float]:
@@ -415,6 +429,44 @@ class Position:
         self.log_density += log_weight
 
 
+class ExpectationGrad:
+    """Over all runs of the estimator, its mean is the derivative of the expectation."""
+
+    SCALE, STEP = 0.75, 1e-4
+
+    def run(self, row: Row, truth: Truth):
+        def objective(scale, *args):
+            return payoff(row.program(scaled(scale), lambda log_weight: None, *args))
+
+        # JAX refuses a reduction that closes over a parameter before it comes to the site: hence first over a number.
+        over_a_number = inference.expectation_grad(lambda _, *args: objective(self.SCALE, *args))
+        jax.eval_shape(over_a_number, self.SCALE, *row.args)
+        return lambda keys: inference.enumerate(inference.expectation_grad(objective))(self.SCALE, *row.args)
+
+    def check(self, row: Row, truth: Truth, population) -> None:
+        weight = np.exp(np.asarray(population.log_weight, np.float64)) / len(population.log_weight)
+        close(weight.sum(), 1.0)
+        terms = (weight * np.asarray(population.value, np.float64))[weight > 0]
+        rounding = ROUNDING * np.abs(terms).sum()
+        assert abs(terms.sum() - self.slope(row)) < rounding < abs(self.slope(row))
+
+    def slope(self, row: Row) -> float:
+        """By differences. The expectation is a polynomial of low degree: what they leave out is of size STEP**2."""
+        there, back = (self.expected(row, self.SCALE + step) for step in (self.STEP, -self.STEP))
+        return (there - back) / (2 * self.STEP)
+
+    def expected(self, row: Row, scale: float) -> float:
+        """The expectation of the payoff, by the plain program."""
+        runs = all_runs(lambda bit, factor: row.plain(lambda name, p: bit(name, scale * p), factor))
+        return sum(run.prior * float(payoff(run.value)) for run in runs)
+
+
+def payoff(value) -> jax.Array:
+    """A number to which every two of the numbers in a value contribute together."""
+    numbers = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(value)])
+    return jnp.dot(1.0 * numbers, 1.0 + np.arange(len(numbers))) ** 2
+
+
 # ------------------------------------------------------------------ those that do not
 
 
@@ -448,6 +500,75 @@ def check_meaning(row: Row, truth: Truth) -> None:
         np.testing.assert_allclose(weights[key], np.exp(run.log_density), rtol=1e-9)
 
 
+def check_review(row: Row, truth: Truth) -> None:
+    """Nothing is said against the program, and what is wrong with two others is seen."""
+    assert semantics.check(weighted(row))(*row.args).findings == ()
+    check_lost_mass(row, truth)
+    check_unused(row, truth)
+    check_independences(row, truth)
+
+
+def check_lost_mass(row: Row, truth: Truth) -> None:
+    """If each factor takes all mass, that is an error where every run comes to one, and nowhere else."""
+    review = semantics.check(partial(row.program, flip, lambda log_weight: ppl.factor(-jnp.inf)))(*row.args)
+    runs = all_runs(lambda bit, factor: row.plain(bit, lambda log_weight: factor(-math.inf)))
+    if any(run.log_weight > -math.inf for run in runs):
+        assert review.ok
+    elif truth.is_bounded:  # the runs of a while_loop cannot be added up
+        assert not review.ok
+
+
+def check_unused(row: Row, truth: Truth) -> None:
+    """Beside each bit there is one that nobody looks at: those, and no others, are superfluous."""
+    review = semantics.check(partial(row.program, spared, lambda log_weight: None))(*row.args)
+    assert {finding.severity for finding in review.findings} == {"note"}
+    superfluous = {re.match("'(.*?)'", finding.where)[1] for finding in review.findings}
+    assert superfluous - empty(truth) == {f"{site}_" for site in sites_of(truth.runs)}
+
+
+def check_independences(row: Row, truth: Truth) -> None:
+    """The sites are those of all runs. Those said to be independent are; if any are, some are said to be."""
+    table = semantics.independences(partial(row.program, spared, ppl.factor))(*row.args)
+    said = {tuple(pair.split(", ")): independent == "yes" for pair, independent, _ in table.rows}
+    runs = all_runs(lambda bit, factor: row.plain(partial(plain_spared, bit), factor))
+    assert {site for pair in said for site in pair} - empty(truth) == sites_of(runs)
+    true = {pair: are_independent(runs, *pair) for pair in said}
+    assert all(true[pair] for pair in said if said[pair])
+    assert any(said.values()) == any(true.values())
+
+
+def plain_spared(bit: Callable, name: str, p: float) -> int:
+    bit(re.sub(r"^[^[]*", r"\g<0>_", name), 0.5)
+    return bit(name, p)
+
+
+def sites_of(runs: list[Run]) -> set[str]:
+    """The sites that some run comes to."""
+    return {address_of(name) for run in runs for name in run.choices}
+
+
+def empty(truth: Truth) -> set[str]:
+    """The sites that have no values, and those that ``spared`` puts beside them."""
+    types = truth.types if truth.is_bounded else {}
+    return {name for site, t in types.items() if 0 in t.shape for name in (site, f"{site}_")}
+
+
+def are_independent(runs: list[Run], *pair: str) -> bool:
+    """Whether all that is drawn at one site is independent of all that is drawn at the other, by the weights."""
+    total, first, second, joint = 0.0, Counter(), Counter(), Counter()
+    for run in runs:
+        x, y = (frozenset((name, run.choices[name]) for name in names_of(run.choices, site)) for site in pair)
+        weight = math.exp(run.log_density)
+        total += weight
+        first[x] += weight
+        second[y] += weight
+        joint[x, y] += weight
+    return all(
+        math.isclose(joint[x, y] * total, first[x] * second[y], rel_tol=1e-9)
+        for x, y in product(first, second)
+    )
+
+
 COLUMNS: dict[str, OnKeys | Callable[[Row, Truth], None]] = {
     "seed": Seed(),
     "weigh": Weigh(),
@@ -463,6 +584,8 @@ COLUMNS: dict[str, OnKeys | Callable[[Row, Truth], None]] = {
     "smc": check_smc,
     "enumerate": Enumerate(),
     "meaning": check_meaning,
+    "expectation_grad": ExpectationGrad(),
+    "check": check_review,
 }
 
 
@@ -509,6 +632,12 @@ Each row is a JAX construct with sites inside it (or, between sites, one without
 values, choices, densities, weights and probabilities (for `unconstrain`, of the program with continuous sites in place
 of the discrete ones). A number is a refusal, with the message below the table, where `model.py:7` stands for the line
 of the site. There is no third state.
+
+The last two columns give no runs of the program. For `expectation_grad`, the probabilities depend on a parameter, with
+`grad="score"`: the mean of the estimator over all its runs is the derivative of the expectation over all plain runs.
+For `check`, nothing is said against the program; with factors that take all mass, an error is reported if no plain run
+has weight (in a `while_loop` it may be missed), and never otherwise; draws that nothing depends on are noted, and no
+others; and sites that `independences` says are independent are so in the measure of the plain runs.
 
 This page is written by `python tests/coverage_table.py`.
 """

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import coverage_table
 import jax
 import numpy as np
 import pytest
-from coverage_programs import ROWS, around_plain
-from coverage_table import COLUMNS, DRAWS, Truth, cells, page, read_page
+from coverage_programs import ROWS, around_plain, scaled
+from coverage_table import COLUMNS, DRAWS, Truth, cells, check_review, page, read_page
 from plain_runs import all_runs
 
-from borelax import ppl
+from borelax import ppl, semantics
 
 WRITTEN = read_page()
 
@@ -92,6 +93,10 @@ def without_jacobian(truth, result):
     return log_density - sum(np.log(x) for x in jax.tree.leaves(choices)), choices
 
 
+def no_gradient(truth, population):
+    return replace(population, value=np.zeros_like(population.value))
+
+
 @pytest.mark.parametrize(
     ("column", "name", "wrong"),
     [
@@ -101,6 +106,8 @@ def without_jacobian(truth, result):
         ("regenerate", "jit", never_drawn),
         ("enumerate", "cond on a draw", as_weights),
         ("unconstrain", "one jitted function under two scopes", without_jacobian),
+        ("expectation_grad", "cond on a draw", no_gradient),
+        ("expectation_grad", "cond on a draw", as_weights),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
@@ -111,3 +118,61 @@ def test_a_wrong_result_is_found(column, name, wrong):
     column.check(row, truth, result)
     with pytest.raises(AssertionError):
         column.check(row, truth, wrong(truth, result))
+
+
+def test_a_lost_score_is_found(monkeypatch):
+    def without_score_of_y(scale):
+        rates = lambda name: jax.lax.stop_gradient(scale) if name == "y" else scale  # noqa: E731
+        return lambda name, p: scaled(rates(name))(name, p)
+
+    row, column = ROWS[0], COLUMNS["expectation_grad"]
+    truth = Truth(row)
+    column.check(row, truth, jax.jit(column.run(row, truth))(None))
+    monkeypatch.setattr(coverage_table, "scaled", without_score_of_y)
+    with pytest.raises(AssertionError):
+        column.check(row, truth, jax.jit(column.run(row, truth))(None))
+
+
+def sees_nothing(review):
+    return replace(review, findings=())
+
+
+def errors_as_notes(review):
+    return replace(review, findings=tuple(replace(finding, severity="note") for finding in review.findings))
+
+
+def notes_as_errors(review):
+    return replace(review, findings=tuple(replace(finding, severity="error") for finding in review.findings))
+
+
+def all_independent(table):
+    return replace(table, rows=tuple((pair, "yes", "") for pair, *_ in table.rows))
+
+
+def none_independent(table):
+    return replace(table, rows=tuple((pair, "", pair) for pair, *_ in table.rows))
+
+
+def without_x(table):
+    return replace(table, rows=tuple(row for row in table.rows if "x" not in row[0].split(", ")))
+
+
+@pytest.mark.parametrize(
+    ("analysis", "wrong"),
+    [
+        ("check", sees_nothing),
+        ("check", errors_as_notes),
+        ("check", notes_as_errors),
+        ("independences", all_independent),
+        ("independences", none_independent),
+        ("independences", without_x),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_a_wrong_analysis_is_found(monkeypatch, analysis, wrong):
+    row = next(row for row in ROWS if row.name == "scan")
+    check_review(row, Truth(row))
+    right = getattr(semantics, analysis)
+    monkeypatch.setattr(semantics, analysis, lambda program: lambda *args: wrong(right(program)(*args)))
+    with pytest.raises(AssertionError):
+        check_review(row, Truth(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))  # bytes; also makes processes take turns
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Most of what is compiled here runs once: what the optimiser costs is more than what it saves.
 os.environ.setdefault(
@@ -25,6 +25,17 @@ from hypothesis import Phase, settings
 # Not shrunk: every attempt compiles, and the examples are small.
 settings.register_profile("suite", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("suite")
+
+
+LARGEST_CACHE = 2**30  # bytes
+
+
+def pytest_configure(config):
+    """Forgets what earlier versions have compiled, once it is much. JAX's own limit reads every file at each write."""
+    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    is_first = not hasattr(config, "workerinput")
+    if is_first and sum(path.stat().st_size for path in cache.glob("*")) > LARGEST_CACHE:
+        shutil.rmtree(cache)
 
 
 @pytest.fixture(autouse=True, scope="module")

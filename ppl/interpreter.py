@@ -189,8 +189,11 @@ def _cond(eqn, values, handler, state, given, scope):
 
         return branch
 
+    # Each branch is walked once, though the form of its records depends on the others: nested ones would be walked
+    # twice as often with every level.
     runs = [run(closed, own) for closed, own in zip(branches, states)]
-    recorded = [jax.eval_shape(run, state, given, *operands)[2] for run in runs]
+    walked = [jax.make_jaxpr(run, return_shape=True)(state, given, *operands) for run in runs]
+    recorded = [shape[2] for _, shape in walked]
     shapes = {address: shape for records in recorded for address, shape in records.items()}
     masked = {
         address
@@ -198,16 +201,17 @@ def _cond(eqn, values, handler, state, given, scope):
         if any(isinstance(records.get(address), Masked | None) for records in recorded)
     }
 
-    def padded(run):
-        def branch(state, given, *operands):
-            outs, state, records = run(state, given, *operands)
+    def padded(closed, shape):
+        def branch(*inputs):
+            leaves = compat.evaluate(closed, jax.tree.leaves(inputs))
+            outs, state, records = jax.tree.unflatten(jax.tree.structure(shape), leaves)
             for address in masked:
                 records[address] = _mask(records.get(address), shapes[address], infos[address].present_shape)
             return outs, state, records
 
         return branch
 
-    return lax.switch(index, [padded(run) for run in runs], state, given, *operands)
+    return lax.switch(index, [padded(*branch) for branch in walked], state, given, *operands)
 
 
 def _mask(record, shape, present_shape) -> Masked:

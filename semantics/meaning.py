@@ -16,7 +16,7 @@ from .measure import Measure
 from .quadrature import by_quadrature
 
 MOST_RUNS = 2**24
-_FEW_RUNS = 2**16
+_FEW_RUNS = 2**18
 
 
 def meaning(
@@ -74,7 +74,7 @@ def _every_run(
 ) -> Population:
     """All runs: compiled as one if they are few whatever their weights, else one operation after the other, without the
     runs that have come to weight zero."""
-    few = populate(program, 1, policy(prune=False, most=min(most, _FEW_RUNS)))
+    few = populate(program, 1, policy(prune=False, most=min(16 * most, _FEW_RUNS)))
     try:
         population = jax.jit(lambda: few(*args, **kwargs))()
         # A run of weight zero may go where nothing is defined.

@@ -141,13 +141,16 @@ class Measure:
         """The total variation distance: the largest ``|mu(A) - nu(A)|`` over all sets A of values.
 
         Floats in values count as equal if they agree to ten digits or to ten decimals (five, if they are not double),
-        for they may have been computed in another order.
+        for they may have been computed in another order. NaN if a weight is: that equals nothing.
         """
         gap = np.array([d.one - d.other for d in self.differences(other)])
+        if np.isnan(gap).any():
+            return float("nan")
         return float(max(gap[gap > 0].sum(), -gap[gap < 0].sum(), 0.0))
 
     def differences(self, other: Measure, tolerance: float = 0.0) -> list[Difference]:
-        """The values whose weights differ by more than ``tolerance``, the largest difference first."""
+        """The values whose weights differ by more than ``tolerance``, the largest difference first; before these, those
+        whose weights are not numbers."""
         if self and other and self._tree != other._tree:
             raise TypeError(
                 f"the values of two measures have different structures: {self._tree} and {other._tree}"
@@ -157,8 +160,8 @@ class Measure:
         for side, (measure, rows) in enumerate(zip((self, other), keys)):
             for i, key in enumerate(rows):
                 joint.setdefault(key, [(measure, i), 0.0, 0.0])[1 + side] += float(measure.weights[i])
-        apart = [(where, one, two) for where, one, two in joint.values() if abs(one - two) > tolerance]
-        apart.sort(key=lambda entry: -abs(entry[1] - entry[2]))
+        size = lambda entry: np.nan_to_num(abs(entry[1] - entry[2]), nan=np.inf)  # noqa: E731
+        apart = sorted((entry for entry in joint.values() if size(entry) > tolerance), key=size, reverse=True)
         return [Difference(measure._value(i), one, two) for (measure, i), one, two in apart]
 
     def equals(self, other: Measure, tolerance: float = TOLERANCE) -> bool:

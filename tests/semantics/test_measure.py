@@ -195,3 +195,10 @@ def test_in_a_notebook_it_has_bars():
 
 def test_what_it_shows_is_escaped():
     assert "<script>" not in Measure([0], [1.0]).map(lambda x: {"<script>": x})._repr_html_()
+
+
+def test_a_weight_that_is_no_number_equals_nothing():
+    lost = Measure([1, 2], [0.5, np.nan])
+    for other in (lost, Measure([1, 2], [0.5, 0.5]), Measure([1], [0.5])):
+        assert np.isnan(lost.distance(other)) and lost != other and other != lost
+        assert lost.differences(other)[0].value == 2

@@ -8,6 +8,9 @@ reindexed by an integer vector.
 The walk suspends once factors have changed the weights: at the end of a scan step, or where straight-line code goes
 on sampling. There it reindexes whatever is still live, which it reads off the jaxpr. Values that no draw has
 touched are shared by all members and never copied (see ``members.py``).
+
+Where members branch, a scan stays a scan if the policy gives it room for so many members between its steps, and
+contracts them to that after each; else it is unrolled.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from .errors import UnsupportedError
 from .interpreter import visit
 from .members import (
     HISTORY,
+    Kind,
     Members,
     as_kind,
     concerns_population,
@@ -98,10 +102,29 @@ class Policy(Protocol):
         """Whether ``extend`` may return more members than it was given."""
         ...
 
+    def room(
+        self, eqn: compat.JaxprEqn, values: Sequence, size: int, apart: bool, stacks: bool
+    ) -> int | None:
+        """How many members there are between the steps of a scan in which they grow; None if it is to be unrolled.
+
+        Args:
+          values: the inputs of the scan, of ``size`` members.
+          apart: whether members that the scan carries in one state may yet differ in what lives on around it.
+          stacks: whether they may differ in what it stacks, too.
+        """
+        ...
+
     def extend(self, site: Site, operands: Sequence, cloud: Cloud) -> Extension: ...
 
     def reduce(self, address: Address, cloud: Cloud, final) -> Reduction | None:
         """Called where the walk suspends; ``final`` says that the loop it suspends in ends here."""
+        ...
+
+    def contract(self, address: Address, cloud: Cloud, live: Sequence, room: int) -> Reduction:
+        """Called before a scan that has room for so many members, and after each of its steps, in place of ``reduce``.
+
+        ``live`` is all in which members may differ from here on.
+        """
         ...
 
 
@@ -178,18 +201,33 @@ class _Walk:
         self.factors: list[str] = []
         self.points = 0
 
-    def run(self, jaxpr: compat.Jaxpr, consts, args, cloud: Cloud, scope: Address, *, track: bool, also=()):
+    def run(
+        self,
+        jaxpr: compat.Jaxpr,
+        consts,
+        args,
+        cloud: Cloud,
+        scope: Address,
+        *,
+        track: bool,
+        used: Sequence[bool] | None = None,
+        also=(),
+    ):
         """Moves the population through a jaxpr.
 
         Args:
           track: whether the caller has values of its own to reindex.
+          used: which outputs are wanted (None: all); the others are None.
           also: variables wanted beside the outputs.
 
         Returns:
           The outputs and those variables, the cloud, and the vector by which members were reindexed (None if they
           were not, or if not tracked).
         """
-        outvars = [*jaxpr.outvars, *also]
+        wanted = (
+            jaxpr.outvars if used is None else [v if use else None for v, use in zip(jaxpr.outvars, used)]
+        )
+        outvars = [*wanted, *also]
         last_use = _last_uses(jaxpr, outvars)
         env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args]))
         index = None
@@ -204,16 +242,21 @@ class _Walk:
                 outs = evaluate(eqn, values, self.size)
             else:
                 live = [v for v in live if last_use[v] > i]
-                outs, cloud, moved = self.visit(eqn, values, cloud, scope, track=track or bool(live))
+                used = [v in last_use for v in eqn.outvars]
+                outs, cloud, moved = self.visit(
+                    eqn, values, cloud, scope, track=track or bool(live), used=used
+                )
                 if moved is not None:
                     env.update(zip(live, reindex([env[v] for v in live], moved)))
                     index = _compose(index, moved if track else None)
             env.update(zip(eqn.outvars, outs))
             for v in [v for v in env if last_use.get(v, -1) <= i]:
                 del env[v]
-        return [compat.read(env, v) for v in outvars], cloud, index
+        return [None if v is None else compat.read(env, v) for v in outvars], cloud, index
 
-    def visit(self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool):
+    def visit(
+        self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool, used: Sequence[bool]
+    ):
         """One equation that is a site or contains sites or histories: outputs, cloud and reindexing."""
         outer_scope, scope = scope, (*scope, *scopes_of(eqn))
         name = eqn.primitive.name
@@ -221,10 +264,14 @@ class _Walk:
             return self.site(name, eqn.params["site"].under(scope), values, cloud, track=track)
         called = called_jaxpr(eqn)
         if called is not None:
-            return self.run(called.jaxpr, called.consts, values, cloud, scope, track=track)
+            return self.run(called.jaxpr, called.consts, values, cloud, scope, track=track, used=used)
         if name == "scan":
-            run = self.unrolled if self.grows(eqn) else self.scan
-            return run(eqn, values, cloud, scope, track=track)
+            if not self.grows(eqn):
+                return self.scan(eqn, values, cloud, scope, track=track, used=used)
+            room = self.room(eqn, values, track=track, used=used)
+            if room is None:
+                return self.unrolled(eqn, values, cloud, scope, track=track)
+            return self.scan(eqn, values, cloud, scope, track=track, used=used, room=room)
         if name == "cond":
             return self.cond(eqn, values, cloud, scope, track=track)
         if name == "while":
@@ -290,6 +337,17 @@ class _Walk:
         reduction = self.policy.reduce((self.name, str(self.points)), cloud, final)
         if reduction is None:
             return cloud, None, list(live)
+        return self.replace(reduction, live, track)
+
+    def contract(self, cloud: Cloud, live: Sequence, index, room: int, track: bool):
+        """The same before and inside a scan that has ``room``; ``index`` says what members have around it (None: they
+        do not differ there)."""
+        self.pending = []
+        apart = [x for x in live if kind_of(x)] + ([] if index is None else [Members(index)])
+        reduction = self.policy.contract((self.name, str(self.points)), cloud, apart, room)
+        return self.replace(reduction, live, track)
+
+    def replace(self, reduction: Reduction, live: Sequence, track: bool):
         self.points += 1
         cloud, index, moved = reduction
         self.size = index.shape[0]
@@ -301,65 +359,87 @@ class _Walk:
 
     # ------------------------------------------------------------------ control flow
 
-    def scan(self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool):
-        params, size = eqn.params, self.size
+    def room(self, eqn: compat.JaxprEqn, values, *, track: bool, used: Sequence[bool]) -> int | None:
+        num_consts, num_carry = compat.scan_counts(eqn)
+        _, y_kinds = flow_scan(eqn, list(map(kind_of, values)))
+        apart = track or any(map(kind_of, (*values[:num_consts], *values[num_consts + num_carry :])))
+        stacks = any(kind for kind, use in zip(y_kinds, used[num_carry:]) if use)
+        return self.policy.room(eqn, values, self.size, apart, stacks)
+
+    def scan(
+        self,
+        eqn: compat.JaxprEqn,
+        values,
+        cloud: Cloud,
+        scope: Address,
+        *,
+        track: bool,
+        used: Sequence[bool],
+        room: int | None = None,
+    ):
+        """A scan as a scan. With ``room`` its population may grow, and is contracted to that after each step."""
+        params, size = eqn.params, self.size if room is None else room
         body, length = params["jaxpr"], params["length"]
         num_consts, num_carry = compat.scan_counts(eqn)
         consts, init = values[:num_consts], values[num_consts:][:num_carry]
         xs = values[num_consts + num_carry :]
         carry_kinds, y_kinds = flow_scan(eqn, list(map(kind_of, values)))
-        init = [as_kind(x, kind, size) for x, kind in zip(init, carry_kinds)]
+        init = [as_kind(x, kind, self.size) for x, kind in zip(init, carry_kinds)]
+        y_kinds = [kind if use else Kind.SHARED for kind, use in zip(y_kinds, used[num_carry:])]
+        used = [*[True] * num_carry, *used[num_carry:]]
 
         # What differs between members must be carried, so that it is reindexed: constants of the body too. The
         # slices of xs are fetched through the reindexing so far, and those of ys are put right at the end.
         held = [i for i, x in enumerate(consts) if kind_of(x)]
         held_vars = [body.jaxpr.invars[i] for i in held]
         x_kinds = list(map(kind_of, xs))
-        xs = [jnp.moveaxis(rows(x, size), 1, 0) if kind else x for x, kind in zip(xs, x_kinds)]
+        xs = [jnp.moveaxis(rows(x, self.size), 1, 0) if kind else x for x, kind in zip(xs, x_kinds)]
+        tracked = self.policy.moves and (track or any(x_kinds))
         track_inside = track or any(x_kinds) or any(y_kinds)
+        index = jnp.arange(self.size, dtype=jnp.int32) if tracked else None
+        live = [*init, *(consts[i] for i in held)]
+        if room is not None:
+            cloud, moved, live = self.contract(cloud, live, index, room, track_inside)
+            index = moved if tracked else None
         pending: list[str] = []
 
         def step(carry, xs):
-            i, cloud, index, held_values, carried = carry
+            i, cloud, index, live = carry
+            self.size = size
             own_consts = list(consts)
-            for j, value in zip(held, held_values):
+            for j, value in zip(held, live[num_carry:]):
                 own_consts[j] = value
             slices = [_slice(x, index) if kind else x for x, kind in zip(xs, x_kinds)]
-            args = [*own_consts, *carried, *slices]
+            args = [*own_consts, *live[:num_carry], *slices]
             outs, cloud, inside = self.run(
-                body.jaxpr, body.consts, args, cloud, scope, track=track_inside, also=held_vars
+                body.jaxpr, body.consts, args, cloud, scope, track=track_inside, used=used, also=held_vars
             )
-            outs = [as_kind(x, kind, size) for x, kind in zip(outs, carry_kinds)] + outs[num_carry:]
+            outs = [as_kind(x, kind, self.size) for x, kind in zip(outs, carry_kinds)] + outs[num_carry:]
             first_held = len(outs) - len(held)
             ys, live = outs[num_carry:first_held], outs[:num_carry] + outs[first_held:]
-            at_end = None
-            pending[:] = self.pending
-            if self.pending:
+            emitted = [rows(y, self.size) if kind else y for y, kind in zip(ys, y_kinds)]
+            index, at_end = None if index is None else _compose(index, inside), None
+            pending[:] = self.pending if room is None else []
+            if room is not None:
+                cloud, at_end, live = self.contract(cloud, live, index, room, track_inside)
+            elif self.pending:
                 cloud, at_end, live = self.reduce(cloud, live, track_inside, final=i == length - 1)
             if self.size != size:
                 raise UnsupportedError(
                     f"a population of {size} has {self.size} members after one scan step; inside a scan the "
-                    "reduce policy must bring it back to the size it had"
+                    "policy must bring it back to the size it had"
                 )
-            if index is not None:
-                index = _compose(index, _compose(inside, at_end))
-            emitted = [rows(y, size) if kind else y for y, kind in zip(ys, y_kinds)]
-            return (i + 1, cloud, index, live[num_carry:], live[:num_carry]), (emitted, inside, at_end)
+            index = None if index is None else _compose(index, at_end)
+            return (i + 1, cloud, index, live), (emitted, inside, at_end)
 
-        start = (
-            jnp.zeros((), jnp.int32),
-            cloud,
-            jnp.arange(size, dtype=jnp.int32) if self.policy.moves and (track or any(x_kinds)) else None,
-            [consts[i] for i in held],
-            init,
-        )
-        (_, cloud, index, _, carry), (ys, inside, at_end) = lax.scan(
+        start = (jnp.zeros((), jnp.int32), cloud, index, live)
+        (_, cloud, index, live), (ys, inside, at_end) = lax.scan(
             step, start, list(xs), length=length, reverse=params["reverse"], unroll=params["unroll"]
         )
         self.pending = pending or self.pending  # the last step is not reduced: that is left to what follows
         ys = _inherit(ys, y_kinds, inside, at_end, size, reverse=params["reverse"])
         ys = [Members(jnp.moveaxis(y, 0, 1)) if kind else y for y, kind in zip(ys, y_kinds)]
-        return [*carry, *ys], cloud, index if track else None
+        return [*live[:num_carry], *ys], cloud, index if track else None
 
     def unrolled(self, eqn: compat.JaxprEqn, values, cloud: Cloud, scope: Address, *, track: bool):
         """A scan whose population grows: its steps, one after the other."""
@@ -503,7 +583,8 @@ def _reindex_all(tree, index):
 
 def _last_uses(jaxpr: compat.Jaxpr, outvars) -> dict[Any, int]:
     uses = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, compat.Literal)}
-    uses.update({v: len(jaxpr.eqns) for v in outvars if not isinstance(v, compat.Literal)})
+    wanted = [v for v in outvars if v is not None and not isinstance(v, compat.Literal)]
+    uses.update(dict.fromkeys(wanted, len(jaxpr.eqns)))
     return uses
 
 

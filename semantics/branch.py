@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution, Independent
+from numpyro.distributions import Distribution
 
 from ..ppl import UnsupportedError
 from ..ppl.effects import Effect, Site
+from ..ppl.laws import without_event
 from ..ppl.members import map_members
 from ..ppl.population_walk import Cloud, Extension
 from ..ppl.staging import Staged
@@ -38,12 +39,15 @@ class Branch:
     def grows(self, site: Site) -> bool:
         return True
 
+    def room(self, eqn, values, size: int, apart: bool, stacks: bool) -> int | None:
+        return None
+
     def extend(self, site: Site, operands, cloud: Cloud) -> Extension:
         support = self.support(site, operands)
         size = cloud.log_weight.shape[0]
-        value, log_mass = map_members(lambda *xs: _outcomes(site, xs, support), operands, size)
-        outcomes = log_mass.shape[1]
-        value = value.reshape(size * outcomes, *value.shape[2:])
+        value, log_mass = map_members(lambda *xs: outcomes(site, xs, support), operands, size)
+        count = log_mass.shape[1]
+        value = value.reshape(size * count, *value.shape[2:])
         if self.prune:
             possible = (log_mass != -jnp.inf) & (cloud.log_weight != -jnp.inf)[:, None]
             alive = np.flatnonzero(np.asarray(possible))
@@ -51,14 +55,14 @@ class Branch:
             kept = np.resize(alive, _rounded_up(len(alive))) if len(alive) else np.zeros(1, int)
             weight = jnp.where(np.arange(len(kept)) < len(alive), log_mass.reshape(-1)[kept], -jnp.inf)
         else:
-            self._check_size(site, size * outcomes)
-            kept, weight = np.arange(size * outcomes), log_mass.reshape(-1)
-        return Extension(value[kept], weight, jnp.asarray(kept // outcomes, jnp.int32))
+            self._check_size(site, size * count)
+            kept, weight = np.arange(size * count), log_mass.reshape(-1)
+        return Extension(value[kept], weight, jnp.asarray(kept // count, jnp.int32))
 
     def support(self, site: Site, operands) -> Callable:
         """From a distribution of the site to its values, ``[C, *batch, *event]``, and their log weights."""
-        _check_finite(site, operands)
-        return _support
+        check_finite(site, operands)
+        return support
 
     def reduce(self, address, cloud, final) -> None:
         return None
@@ -81,7 +85,7 @@ def is_finite(staged: Staged) -> bool:
 
 
 def has_finite_support(d: Distribution) -> bool:
-    return bool(getattr(_scalar(d), "has_enumerate_support", False))
+    return bool(getattr(without_event(d), "has_enumerate_support", False))
 
 
 def _rounded_up(size: int) -> int:
@@ -89,16 +93,17 @@ def _rounded_up(size: int) -> int:
     return 16 ** -(-max(size - 1, 1).bit_length() // 4)
 
 
-def _support(d: Distribution):
+def support(d: Distribution):
+    """The values of a distribution, ``[C, *batch, *event]``, and their log weights, ``[C, *batch]``."""
     values = d.enumerate_support(expand=True)
     return values, d.enumerate_log_probs() if hasattr(d, "enumerate_log_probs") else d.log_prob(values)
 
 
-def _outcomes(site: Site, operands, support: Callable):
+def outcomes(site: Site, operands, support: Callable = support):
     """Every value of a site, ``[C, *shape]``, and its log weight: for independent copies, every combination."""
 
-    def outcomes(effect: Effect):
-        d = _scalar(effect.distribution)
+    def of_one(effect: Effect):
+        d = without_event(effect.distribution)
         values, log_mass = support(d)
         if effect.present is not None:  # one outcome, whatever it is, where the site is not reached
             first = jnp.arange(log_mass.shape[0]) == 0
@@ -107,7 +112,7 @@ def _outcomes(site: Site, operands, support: Callable):
         batch = len(d.batch_shape)  # independent copies within the distribution: axes like those of vmap
         return jnp.moveaxis(values, 0, batch), jnp.moveaxis(log_mass, 0, batch)
 
-    values, log_mass = site.map(outcomes, list(map(_widened, operands)))
+    values, log_mass = site.map(of_one, list(map(_widened, operands)))
     *shape, count = log_mass.shape
     copies = int(np.prod(shape))
     choice = np.array(list(itertools.product(range(count), repeat=copies)), int).reshape(
@@ -120,17 +125,12 @@ def _outcomes(site: Site, operands, support: Callable):
     return combined.reshape(len(choice), *shape, *values.shape[2:]), total
 
 
-def _scalar(d: Distribution) -> Distribution:
-    """A distribution without the declaration that some of its batch axes belong to the event."""
-    return _scalar(d.base_dist) if isinstance(d, Independent) else d
-
-
-def _check_finite(site: Site, operands) -> None:
+def check_finite(site: Site, operands) -> None:
     d = site.effect(operands).distribution
     if not has_finite_support(d):
         raise UnsupportedError(
-            f"{site} has a {type(_scalar(d)).__name__}, whose support is not finite: the meaning of the program is "
-            "not a finite measure; replace it by a discrete distribution, or approximate it by quadrature "
+            f"{site} has a {type(without_event(d)).__name__}, whose support is not finite: the meaning of the program "
+            "is not a finite measure; replace it by a discrete distribution, or approximate it by quadrature "
             "(semantics.meaning has quadrature=)"
         )
 

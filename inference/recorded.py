@@ -1,0 +1,60 @@
+"""recorded: a program that returns its choices beside its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ..ppl.choices import nest, unmasked
+from ..ppl.effects import Site, emit
+from ..ppl.interpreter import Handler, interpret
+from ..ppl.staging import stage
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Run:
+    """A run of a program.
+
+    Attributes:
+      value: what the program returned.
+      choices: nested dicts of the values of its ``sample`` sites, as ``ppl.simulate`` has them.
+      log_density: of the program at these choices, factors included.
+    """
+
+    value: Any
+    choices: dict
+    log_density: jax.Array
+
+
+def recorded(program: Callable) -> Callable:
+    """The program that returns ``(value, choices)`` and carries all its sites and weights.
+
+    Unlike a trace it computes no density on the way: there is no more for a scan to carry.
+
+    >>> import numpyro.distributions as dist
+    >>> from borelax import ppl, semantics
+    >>> coin = lambda: 2 * ppl.sample("heads", dist.Bernoulli(0.25))
+    >>> for (value, choices), weight in semantics.meaning(recorded(coin))():
+    ...     print(value, choices["heads"], weight)
+    0 0 0.75
+    2 1 0.25
+    """
+
+    def returning(*args, **kwargs):
+        staged = stage(program, *args, **kwargs)
+        value, _, records = interpret(staged, _Record(), None)
+        return value, nest({a: x if a in staged.optional else unmasked(x) for a, x in records.items()})
+
+    return returning
+
+
+class _Record(Handler):
+    """Re-emits every site. Records the values of sample sites."""
+
+    def site(self, kind, site: Site, operands, given, state):
+        outs = emit(kind, site, operands)
+        return outs, state, site.masked(operands, outs[0]) if kind == "sample" else None

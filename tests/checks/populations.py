@@ -274,3 +274,53 @@ def smc_inside_a_program_is_a_program(lib):
         return x
 
     return lib.semantics.preserves(lambda _: outer, exact)()
+
+
+def _tempered_coin(lib):
+    """A site with a proposal, and an observation."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25), proposal=dist.Bernoulli(0.375))
+        lib.ppl.observe("y", dist.Bernoulli(0.125 + 0.5 * x), 1)
+        return x
+
+    return program
+
+
+@check("inference.tempered")
+def tempering_raises_weights_to_a_power(lib):
+    weight = {0: 0.75 * 0.125 / 0.625, 1: 0.25 * 0.625 / 0.375}
+    table = {0: 0.625 * weight[0] ** 0.25, 1: 0.375 * weight[1] ** 0.25}
+    return _tabulated(lib, lambda: lib.inference.tempered(_tempered_coin(lib))(0.25), table)
+
+
+@check("inference.tempered_smc")
+def tempered_smc_is_properly_weighted(lib):
+    program = _tempered_coin(lib)
+    redraw = lambda target: lib.inference.mh(target, lib.ppl.select("x"))  # noqa: E731
+    algorithm = lib.inference.tempered_smc(program, 2, redraw, [0.25, 1.0], moves=1)
+    return lib.semantics.properly_weighted(algorithm, program)()
+
+
+@check("inference.tempered_smc")
+def waste_free_smc_is_properly_weighted(lib):
+    """Three particles, of which one is moved, twice."""
+    program = _tempered_coin(lib)
+    gibbs = lambda target: lib.inference.gibbs(target, ["x"])  # noqa: E731
+    algorithm = lib.inference.tempered_smc(program, 3, gibbs, [0.5, 1.0], moves=2, waste_free=True)
+    return lib.semantics.properly_weighted(algorithm, program)()
+
+
+@check("inference.ibis")
+def ibis_is_properly_weighted(lib):
+    """Three observations in two blocks."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        jax.vmap(lambda p: lib.ppl.sample("y", dist.Bernoulli(0.125 + p * x)))(jnp.array([0.5, 0.25, 0.625]))
+        return x
+
+    data = {"y": np.array([1, 1, 0])}
+    gibbs = lambda target: lib.inference.gibbs(target, ["x"])  # noqa: E731
+    algorithm = lib.inference.ibis(program, data, 2, gibbs, block=2, moves=1, ess_threshold=2.0)
+    return lib.semantics.properly_weighted(algorithm, lib.ppl.condition(program, data))()

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler: borelax against NumPyro and BlackJAX, on two posteriors.
+"""The No-U-Turn sampler: borelax against NumPyro and BlackJAX, on four posteriors.
 
 Four chains side by side, 1000 steps of warmup and 1000 draws, the same target acceptance and the same density. All
 run in one process, taking turns. Reported are effective draws per second once compiled (bulk, of the number that has
@@ -74,6 +74,84 @@ def logistic(rows: int = 1000, columns: int = 25) -> Posterior:
     xs = np.c_[np.ones(rows), rng.normal(size=(rows, columns - 1))]
     ys = rng.binomial(1, 1 / (1 + np.exp(-xs @ (0.5 * rng.normal(size=columns)))))
     return Posterior(program, model, (jnp.asarray(xs, jnp.float32), jnp.asarray(ys)), 0.8)
+
+
+def garch(steps: int = 200) -> Posterior:
+    """Returns whose scale is fed by the last return and the last scale."""
+
+    def variances(mu, alpha0, alpha1, beta1, ys):
+        def step(variance, y):
+            variance = alpha0 + alpha1 * (y - mu) ** 2 + beta1 * variance
+            return variance, variance
+
+        first = jnp.array(1.0)
+        return jnp.append(first, jax.lax.scan(step, first, ys[:-1])[1])
+
+    def law(mu, alpha0, alpha1, beta1, ys):
+        return dist.Normal(mu, jnp.sqrt(variances(mu, alpha0, alpha1, beta1, ys)))
+
+    def program(ys):
+        mu = ppl.sample("mu", dist.Normal(0.0, 5.0))
+        alpha0 = ppl.sample("alpha0", dist.HalfNormal(2.0))
+        alpha1 = ppl.sample("alpha1", dist.Uniform(0.0, 1.0))
+        share = ppl.sample("share", dist.Uniform(0.0, 1.0))
+        ppl.observe("y", law(mu, alpha0, alpha1, (1 - alpha1) * share, ys), ys)
+
+    def model(ys):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+        alpha0 = numpyro.sample("alpha0", dist.HalfNormal(2.0))
+        alpha1 = numpyro.sample("alpha1", dist.Uniform(0.0, 1.0))
+        share = numpyro.sample("share", dist.Uniform(0.0, 1.0))
+        numpyro.sample("y", law(mu, alpha0, alpha1, (1 - alpha1) * share, ys), obs=ys)
+
+    rng = np.random.default_rng(0)
+    ys, variance = [], 1.0
+    for _ in range(steps):
+        ys.append(1.0 + np.sqrt(variance) * rng.normal())
+        variance = 0.5 + 0.3 * (ys[-1] - 1.0) ** 2 + 0.4 * variance
+    return Posterior(program, model, (jnp.asarray(ys, jnp.float32),), 0.8)
+
+
+def volatility(steps: int = 1000) -> Posterior:
+    """Stochastic volatility, non-centred: the innovations of the log volatility are standard normal."""
+
+    def law(mu, phi, sigma, z):
+        def step(h, z):
+            h = mu + phi * (h - mu) + sigma * z
+            return h, h
+
+        first = mu + sigma / jnp.sqrt(1 - phi**2) * z[0]
+        h = jnp.append(first, jax.lax.scan(step, first, z[1:])[1])
+        return dist.Normal(0.0, jnp.exp(h / 2))
+
+    def program(ys):
+        mu = ppl.sample("mu", dist.Normal(-1.0, 2.0))
+        phi = ppl.sample("phi", dist.Beta(20.0, 1.5))
+        sigma = ppl.sample("sigma", dist.HalfNormal(0.5))
+        z = ppl.sample("z", dist.Normal(0.0, 1.0).expand([steps]))
+        ppl.observe("y", law(mu, phi, sigma, z), ys)
+
+    def model(ys):
+        mu = numpyro.sample("mu", dist.Normal(-1.0, 2.0))
+        phi = numpyro.sample("phi", dist.Beta(20.0, 1.5))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([steps]))
+        numpyro.sample("y", law(mu, phi, sigma, z), obs=ys)
+
+    rng = np.random.default_rng(0)
+    ys, h = [], -1.0
+    for _ in range(steps):
+        h = -1.0 + 0.95 * (h + 1.0) + 0.3 * rng.normal()
+        ys.append(np.exp(h / 2) * rng.normal())
+    return Posterior(program, model, (jnp.asarray(ys, jnp.float32),), 0.8)
+
+
+POSTERIORS = {
+    "eight schools": eight_schools,
+    "logistic": logistic,
+    "garch": garch,
+    "volatility": volatility,
+}
 
 
 # ------------------------------------------------------------------------- libraries: key -> draws by site
@@ -174,10 +252,11 @@ def compare(name: str, posterior: Posterior, repeats: int, compiling: Compiling)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=POSTERIORS, help="one of the posteriors")
     options = parser.parse_args()
     compiling = Compiling()
-    for name, posterior in {"eight schools": eight_schools(), "logistic": logistic()}.items():
-        compare(name, posterior, options.repeats, compiling)
+    for name in [options.only] if options.only else POSTERIORS:
+        compare(name, POSTERIORS[name](), options.repeats, compiling)
 
 
 if __name__ == "__main__":

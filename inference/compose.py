@@ -11,7 +11,7 @@ from jax import lax
 
 from .. import ppl
 from ..ppl import BorelaxError, Trace
-from .kernel import Kernel, Stage, State
+from .kernel import Kernel, Loop, Stage, State, once
 
 
 class KernelError(BorelaxError, ValueError):
@@ -78,10 +78,13 @@ def repeat(kernel: Kernel, n: int) -> Kernel:
     if not isinstance(n, int) or n < 1:
         raise KernelError(f"a kernel is repeated a positive number of times, not {n!r}")
 
-    def step(state: State, *args) -> State:
-        return lax.scan(lambda state, _: (kernel(state, *args), None), state, length=n)[0]
+    inner = kernel.in_a_row
 
-    return Kernel(kernel.program, kernel.init, step, kernel.adapt)
+    def step(state: State, *args) -> State:
+        return lax.scan(lambda state, _: (inner.step(state, *args), None), state, length=n)[0]
+
+    loop = Loop(inner.enter, step, inner.leave)
+    return Kernel(kernel.program, kernel.init, once(loop), kernel.adapt, loop)
 
 
 def _init_all(kernels: Sequence[Kernel]) -> Callable:

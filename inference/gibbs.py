@@ -8,7 +8,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from .. import ppl
 from ..ppl import AddressError, Masked, Selection, Trace, UnsupportedError
@@ -21,6 +20,7 @@ from ..ppl.staging import Staged, stage
 from .enumerate import enumerate as enumerate_runs
 from .kernel import Kernel, State
 from .look import look
+from .pick import pick_index
 from .sweep import sweep
 from .unguided import unguided
 
@@ -98,7 +98,7 @@ def _draw_elements(program: Callable, staged: Staged, address: Address, trace: T
 
     def draw(i, element, log_density, choices):
         outcomes, log_share = (x.reshape(-1, *x.shape[len(shape) :])[i] for x in support(choices))
-        index, possible = _pick(jax.vmap(log_density)(outcomes) + log_share)
+        index, possible = pick_index("outcome", jax.vmap(log_density)(outcomes) + log_share)
         return jnp.where(possible, outcomes[index], element)
 
     return sweep(program, address, shape, draw)(trace, *args)
@@ -136,19 +136,11 @@ def _draw_jointly(program: Callable, block: _Block, most: int, trace: Trace, *ar
         return run.choices
 
     population = enumerate_runs(weighed, most)(*args)
-    index, possible = _pick(population.log_weight)
+    index, possible = pick_index("outcome", population.log_weight)
     drawn = jax.tree.map(lambda x: x[index], population.value)
     with ppl.scope("program"):
         new = ppl.update(program, drawn)(trace, *args).trace
     return jax.tree.map(lambda x, y: jnp.where(possible, x, y), new, trace)
-
-
-def _pick(log_weight):
-    """An index drawn with these log weights, and whether any of them is one."""
-    log_weight = jnp.where(log_weight < jnp.inf, log_weight, -jnp.inf)  # NaN as well
-    possible = jnp.any(log_weight > -jnp.inf)
-    index = ppl.sample("outcome", dist.Categorical(logits=jnp.where(possible, log_weight, 0.0)))
-    return index, possible
 
 
 # ------------------------------------------------------------------------- blocks

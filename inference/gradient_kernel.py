@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .. import ppl
-from ..ppl import Selection, Trace, Unconstrained, UnsupportedError
-from ..ppl.choices import flatten, nest, spell
+from ..ppl import Selection, Trace
 from ..ppl.random_key import RandomKey
-from ..ppl.staging import SiteInfo, stage
-from .kernel import Kernel, State
-from .lebesgue import is_discrete
+from .free_sites import FreeSites, free_sites, selected
+from .kernel import Kernel, Loop, State, once
 from .tuning import Tuner
 
 
@@ -41,90 +39,82 @@ class Trajectory:
     step_size: jax.Array
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Place:
+    """Where a kernel is while it takes steps in a row.
+
+    Attributes:
+      position: ``[n]``.
+      log_density: of the position, given all other sites.
+      gradient: of that, ``[n]``.
+      origin: the trace that the steps began at: the other sites are as they are there.
+      moved: whether the position is another one by now.
+    """
+
+    position: jax.Array
+    log_density: jax.Array
+    gradient: jax.Array
+    origin: Trace
+    moved: jax.Array
+
+
 def gradient_kernel(
     name: str, program: Callable, sites: Sequence[str] | Selection | None, move: Callable, tuner: Tuner
 ) -> Kernel:
     """The kernel that moves the positions of some sites, given all others.
 
-    The gradient where a step begins is computed anew: since the last step another kernel may have changed the target.
+    In a loop the gradient where a step ends is the one where the next step begins, and no trace is made until the loop
+    is left. Outside of one, where other kernels and other arguments may have changed the target, it is computed anew.
 
     Args:
       name: the scope of its sites.
       sites: addresses, or a selection; None for all.
-      move: ``(key, log_density, tuning) -> (position, Trajectory)``, from ``tuning.position``.
+      move: ``(key, place, log_density, tuning) -> (position, log_density, gradient, Trajectory)``.
     """
-    selection = _selection(sites)
+    sites = selected(sites)
+
+    def density_at(trace: Trace, args: tuple) -> tuple[FreeSites, Callable, Callable]:
+        """The sites, their log density at a position ``[n]``, and that as nested dicts."""
+        free = free_sites(name, program, sites, trace, args)
+        _, unravel = ravel_pytree(_zeros(free.shapes))
+        # Under jit, so that the program is traced once, however many times the integrator calls it.
+        return free, jax.jit(lambda x: free.log_density(unravel(x))), unravel
 
     def init(trace: Trace, *args) -> State:
-        free, _ = _free(name, program, selection, trace, args)
-        shapes = jax.eval_shape(lambda: ravel_pytree(_zeros(free.shapes(*args)))[0])
+        free = free_sites(name, program, sites, trace, args)
+        shapes = jax.eval_shape(lambda: ravel_pytree(_zeros(free.shapes))[0])
         tuning = tuner.start(_zeros(shapes))
         zero, no = jnp.zeros((), float), jnp.array(False)
         return State(trace, tuning, Trajectory(zero, no, zero, jnp.zeros((), int), no, tuning.step_size))
 
+    def enter(trace: Trace, *args) -> Place:
+        free, log_density, _ = density_at(trace, args)
+        position, _ = ravel_pytree(free.position)
+        return Place(position, *jax.value_and_grad(log_density)(position), trace, jnp.array(False))
+
     def step(state: State, *args) -> State:
-        free, moving = _free(name, program, selection, state.trace, args)
-        before, unravel = ravel_pytree(free.unconstrain(moving, *args))
-        # Under jit, so that the program is traced once, however many times the integrator calls it.
-        log_density = jax.jit(lambda x: free.log_density(unravel(x), *args))
+        before = state.trace
+        _, log_density, _ = density_at(before.origin, args)
         with ppl.scope(name):
             key = ppl.sample("key", RandomKey())
-            after, info = move(key, log_density, replace(state.memory, position=before))
-            with ppl.scope("program"):
-                trace = ppl.update(program, free.constrain(unravel(after), *args))(state.trace, *args).trace
-        # Mapped there and back, a position that stays would be rounded.
-        moved = jnp.any(after != before) & jnp.all(jnp.isfinite(after))
-        trace = jax.tree.map(lambda x, y: jnp.where(moved, x, y), trace, state.trace)
+        *end, info = move(key, before, log_density, state.memory)
+        after = Place(*end, before.origin, jnp.array(True))
+        moved = jnp.any(after.position != before.position) & jnp.all(jnp.isfinite(after.position))
+        place = jax.tree.map(lambda x, y: jnp.where(moved, x, y), after, before)
         info = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), info, state.info)
-        memory = replace(
-            state.memory, position=after, acceptance_rate=info.acceptance_rate, is_new=jnp.array(True)
-        )
-        return State(trace, memory, info)
+        learnt = {"position": place.position, "acceptance_rate": info.acceptance_rate}
+        return State(place, replace(state.memory, **learnt, is_new=jnp.array(True)), info)
 
-    return Kernel(program, init, step, tuner.adapt if tuner.learns else None)
+    def leave(place: Place, *args) -> Trace:
+        free, _, unravel = density_at(place.origin, args)
+        with ppl.scope(name), ppl.scope("program"):
+            trace = free.moved(unravel(place.position))
+        # Mapped there and back, a position that stays would be rounded.
+        return jax.tree.map(lambda x, y: jnp.where(place.moved, x, y), trace, place.origin)
 
-
-def _selection(sites: Sequence[str] | Selection | None) -> Selection:
-    if sites is None:
-        return ppl.select(lambda address: True)
-    if isinstance(sites, str):
-        raise TypeError(f"sites are a list of addresses, or a selection; write [{sites!r}]")
-    return sites if isinstance(sites, Selection) else ppl.select(*sites)
-
-
-def _free(
-    name: str, program: Callable, selection: Selection, trace: Trace, args: tuple
-) -> tuple[Unconstrained, dict]:
-    """The density of the selected sites given the others, over R^n, and their present choices."""
-    infos = stage(program, *args).of_kind("sample")
-    chosen = selection.among(info.address for info in infos)
-    _check(name, infos, chosen)
-    choices = flatten(trace.choices)
-    moving = {address: x for address, x in choices.items() if address in chosen}
-    rest = {address: x for address, x in choices.items() if address not in chosen}
-    conditioned = ppl.condition(program, nest(rest)) if rest else program
-    return ppl.unconstrain(conditioned), nest(moving)
-
-
-def _check(name: str, infos: list[SiteInfo], chosen: set) -> None:
-    if not chosen:
-        raise UnsupportedError(f"there is no site for {name} to move: the program has none that is selected")
-    moved = [info for info in infos if info.address in chosen]
-    discrete = [info for info in moved if is_discrete(info)]
-    if discrete:
-        free = _spelled(info for info in moved if info not in discrete)
-        remedy = f"inference.gibbs(program, {_spelled(discrete)})"
-        if free:
-            remedy = f"inference.cycle(inference.{name}(program, {free}), {remedy})"
-        raise UnsupportedError(
-            f"site {discrete[0]} is discrete, so that there is no gradient to follow: write {remedy}, with "
-            "inference.mh in place of gibbs if its support is not finite; or sum it out (ppl.marginal with "
-            "inference.enumerate)"
-        )
-
-
-def _spelled(infos) -> list[str]:
-    return list(dict.fromkeys(spell(info.address) for info in infos))
+    loop = Loop(enter, step, leave)
+    return Kernel(program, init, once(loop), tuner.adapt if tuner.learns else None, loop)
 
 
 def _zeros(shapes):

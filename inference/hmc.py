@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..ppl import Selection
-from .gradient_kernel import Trajectory, gradient_kernel
+from .gradient_kernel import Place, Trajectory, gradient_kernel
 from .kernel import Kernel
 from .tuning import Tuner, Tuning
 
@@ -82,12 +82,12 @@ def fixed_length(
         raise ValueError(f"a trajectory has a positive number of steps, not {num_steps!r}")
     step = hmc.build_kernel()
 
-    def move(key, log_density: Callable, tuning: Tuning):
-        start = hmc.init(tuning.position, log_density)
+    def move(key, place: Place, log_density: Callable, tuning: Tuning):
+        start = hmc.HMCState(place.position, place.log_density, place.gradient)
         end, info = step(key, start, log_density, tuning.step_size, tuning.inverse_mass, num_steps)
         kinetic = metrics.default_metric(tuning.inverse_mass).kinetic_energy(info.momentum)
         energy = jnp.where(info.is_accepted, info.energy, kinetic - start.logdensity)
-        return end.position, Trajectory(
+        return *end, Trajectory(
             info.acceptance_rate, info.is_divergent, energy, num_steps, False, tuning.step_size
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,25 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Loop:
+    """How a kernel takes steps in a row while nothing else moves the chain: at places in a form of its own.
+
+    What it needs again at the next step (a gradient) is part of a place, and a trace is made only where one is asked
+    for. A place is good for the arguments and the trace it was made of, and for nothing else: whoever changes either
+    enters anew.
+
+    Attributes:
+      enter: ``(trace, *args) -> place``, a program.
+      step: ``(state, *args) -> state``, a program: the kernel's step, from and to a state whose ``trace`` is a place.
+      leave: ``(place, *args) -> trace``, a program.
+    """
+
+    enter: Callable
+    step: Callable
+    leave: Callable
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A Markov kernel on traces of a program: itself a program, ``(state, *args) -> state``.
 
@@ -54,12 +73,38 @@ class Kernel:
       adapt: ``(memory, stage) -> memory``, a pure function: the memory with what is to be learnt from the last step, at
         that :class:`Stage` of a warmup. None if there is nothing to learn. :func:`~borelax.inference.mcmc` calls it
         after each step of the warmup and never afterwards, so that the draws are those of a Markov chain.
+      loop: the :class:`Loop` of which ``step`` is :func:`once`; None for a kernel whose places are traces.
     """
 
     program: Callable
     init: Callable
     step: Callable
     adapt: Callable | None = None
+    loop: Loop | None = None
 
     def __call__(self, state: State, *args) -> State:
         return self.step(state, *args)
+
+    @property
+    def in_a_row(self) -> Loop:
+        """The loop of its steps, whether it has one of its own or not."""
+        return self.loop or Loop(_as_it_is, self.step, _as_it_is)
+
+
+def once(loop: Loop) -> Callable:
+    """The step of a kernel, ``(state, *args) -> state``, that enters a loop, takes one step in it and leaves.
+
+    >>> double = Loop(lambda trace: 2 * trace, lambda state: State(state.trace + 1), lambda place: place // 2)
+    >>> once(double)(State(3)).trace
+    3
+    """
+
+    def step(state: State, *args) -> State:
+        after = loop.step(replace(state, trace=loop.enter(state.trace, *args)), *args)
+        return replace(after, trace=loop.leave(after.trace, *args))
+
+    return step
+
+
+def _as_it_is(x, *args):
+    return x

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from .. import ppl
-from ..ppl import AddressError, Masked, Selection, Trace, UnsupportedError
+from ..ppl import AddressError, Masked, Selection, Trace
 from ..ppl.choices import Address, align, flatten, nest, spell
 from ..ppl.errors import did_you_mean
 from ..ppl.staging import SiteInfo, Staged, stage
 from .involution import involute
-from .kernel import Kernel, State
-from .unguided import unguided
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Acceptance:
-    """What a Metropolis-Hastings step says of itself: the ``info`` of its state.
-
-    Attributes:
-      probability: with which its proposal was accepted.
-      accepted: whether it was.
-    """
-
-    probability: jax.Array
-    accepted: jax.Array
+from .kernel import Kernel
+from .metropolis import draw_proposal, metropolis
 
 
 def mh(program: Callable, proposal: Selection | Callable, involution: Callable | None = None) -> Kernel:
@@ -93,31 +77,7 @@ def mh(program: Callable, proposal: Selection | Callable, involution: Callable |
     else:
         propose = _involute(program, proposal, involution)
 
-    def init(trace: Trace, *args) -> State:
-        return State(trace, info=Acceptance(jnp.zeros((), float), jnp.array(False)))
-
-    def step(state: State, *args) -> State:
-        with ppl.scope("mh"):
-            new, log_ratio = propose(state.trace, *args)
-            probability = acceptance_probability(log_ratio, state.trace.log_density, new.log_density)
-            accepted = ppl.sample("accept", dist.Bernoulli(probability)) == 1
-        trace = jax.tree.map(lambda x, y: jnp.where(accepted, x, y), new, state.trace)
-        return State(trace, state.memory, Acceptance(probability, accepted))
-
-    return Kernel(program, init, step)
-
-
-def acceptance_probability(log_ratio, old, new):
-    """``min(1, exp(log_ratio))`` for a move from log density ``old`` to ``new``.
-
-    Never into a density that is zero or not a number; always out of one.
-
-    >>> float(acceptance_probability(jnp.log(0.5), 0.0, 0.0)), float(acceptance_probability(jnp.nan, -jnp.inf, 0.0))
-    (0.5, 1.0)
-    """
-    log_ratio = jnp.where(old > -jnp.inf, log_ratio, 0.0)
-    possible = (new > -jnp.inf) & ~jnp.isnan(log_ratio)
-    return jnp.where(possible, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    return metropolis("mh", program, propose)
 
 
 # ------------------------------------------------------------------------- ways to propose
@@ -138,7 +98,7 @@ def _replace(program: Callable, proposal: Callable) -> Callable:
     """Puts what the proposal draws in place. The way back proposes what that discards."""
 
     def propose(trace: Trace, *args):
-        forward = _draw(proposal, trace.choices, *args)
+        forward = draw_proposal(proposal, trace.choices, *args)
         old, drawn = flatten(trace.choices), flatten(forward.choices)
         _check_addresses(drawn, old)
         new = {address: _put(x, old[address]) for address, x in drawn.items()}
@@ -159,7 +119,7 @@ def _involute(program: Callable, proposal: Callable, involution: Callable) -> Ca
     """Moves choices and auxiliary values together. The way back draws the new auxiliary values."""
 
     def propose(trace: Trace, *args):
-        forward = _draw(proposal, trace.choices, *args)
+        forward = draw_proposal(proposal, trace.choices, *args)
         sites = {
             **_sites("choices", stage(program, *args)),
             **_sites("auxiliary", stage(proposal, trace.choices, *args)),
@@ -172,23 +132,6 @@ def _involute(program: Callable, proposal: Callable, involution: Callable) -> Ca
         return new, log_ratio + log_volume
 
     return propose
-
-
-def _draw(proposal: Callable, choices: dict, *args) -> Trace:
-    """A run of a proposal, if the density of its trace is that of its draws."""
-    for info in stage(proposal, choices, *args).sites:
-        if info.kind in ("factor", "observe"):
-            raise UnsupportedError(
-                f"the proposal carries a weight, {info}: it has to be a program that is only drawn from; leave the "
-                "weight out"
-            )
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
-            raise UnsupportedError(
-                f"the density of {info} is only an estimate, and acceptance divides by it; give its program an exact "
-                "algorithm, such as inference.enumerate"
-            )
-    with ppl.scope("proposal"):
-        return ppl.trace(unguided(proposal))(choices, *args)
 
 
 def _trace_at(program: Callable, choices: dict, trace: Trace, *args) -> Trace:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ppl import Selection
-from .gradient_kernel import Trajectory, gradient_kernel
+from .gradient_kernel import Place, Trajectory, gradient_kernel
 from .kernel import Kernel
 from .tuning import Tuner, Tuning
 
@@ -57,11 +57,11 @@ def nuts(
         raise ValueError(f"a trajectory doubles at most a positive number of times, not {max_doublings!r}")
     step = blackjax_nuts.build_kernel()
 
-    def move(key, log_density: Callable, tuning: Tuning):
-        start = hmc.init(tuning.position, log_density)
+    def move(key, place: Place, log_density: Callable, tuning: Tuning):
+        start = hmc.HMCState(place.position, place.log_density, place.gradient)
         end, info = step(key, start, log_density, tuning.step_size, tuning.inverse_mass, max_doublings)
         complete = info.is_divergent | info.is_turning
-        return end.position, Trajectory(
+        return *end, Trajectory(
             info.acceptance_rate,
             info.is_divergent,
             info.energy,

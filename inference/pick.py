@@ -21,7 +21,16 @@ def pick(population: Population):
     >>> int(ppl.seed(lambda: pick(inference.enumerate(coin)()))(jax.random.key(0)))
     1
     """
-    log_weight = population.log_weight
-    logits = jnp.where(jnp.max(log_weight) == -jnp.inf, 0.0, log_weight)
-    member = sample("member", dist.Categorical(logits=logits))
+    member, _ = pick_index("member", population.log_weight)
     return jax.tree.map(lambda x: x[member], population.value)
+
+
+def pick_index(name: str, log_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """An index that is drawn with these log weights ``[n]``, at a ``sample`` site, and whether any of them is one.
+
+    NaN and infinite weights are none.
+    """
+    log_weight = jnp.where(log_weight < jnp.inf, log_weight, -jnp.inf)
+    possible = jnp.any(log_weight > -jnp.inf)
+    index = sample(name, dist.Categorical(logits=jnp.where(possible, log_weight, 0.0)))
+    return index, possible

@@ -6,22 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import jax
-import jax.numpy as jnp
-import numpyro.distributions as dist
-
 from .. import ppl
 from ..ppl import AddressError, Trace, UnsupportedError
 from ..ppl.choices import flatten, nest, spell
 from ..ppl.errors import did_you_mean
 from ..ppl.staging import stage
 from .importance import check_size
-from .kernel import Kernel, State
-from .mh import Acceptance, acceptance_probability
+from .kernel import Kernel
+from .metropolis import draw_proposal, metropolis
 from .pseudo_marginal import LOG_EVIDENCE, PARTICLES, pseudo_marginal
 from .resampling import Resampler, systematic
 from .smc import smc
-from .unguided import unguided
 
 
 def pmmh(
@@ -78,22 +73,10 @@ def pmmh(
     algorithm = partial(smc, n=check_size(n), resampler=resampler, ess_threshold=ess_threshold, check=check)
     program = pseudo_marginal(prior, model, algorithm)
 
-    def init(trace: Trace, *args) -> State:
-        return State(trace, info=Acceptance(jnp.zeros((), float), jnp.array(False)))
-
-    def step(state: State, *args) -> State:
-        with ppl.scope("pmmh"):
-            new, log_ratio = propose(state.trace, *args)
-            probability = acceptance_probability(log_ratio, state.trace.log_density, new.log_density)
-            accepted = ppl.sample("accept", dist.Bernoulli(probability)) == 1
-        trace = jax.tree.map(lambda x, y: jnp.where(accepted, x, y), new, state.trace)
-        return State(trace, state.memory, Acceptance(probability, accepted))
-
     def propose(trace: Trace, *args):
         old = (~ppl.select(PARTICLES)).of(trace.choices)
         _check_proposal(prior, proposal, old, *args)
-        with ppl.scope("proposal"):
-            forward = ppl.trace(unguided(proposal))(old, *args)
+        forward = draw_proposal(proposal, old, *args)
         new = nest(flatten(old) | flatten(forward.choices))
         back = nest({address: flatten(old)[address] for address in flatten(forward.choices)})
         backward = ppl.log_density(proposal)(back, new, *args)
@@ -102,24 +85,15 @@ def pmmh(
         edit = ppl.update(program, new)(replace(trace, choices={}, log_density=log_target), *args)
         return edit.trace, edit.log_weight + backward - forward.log_density
 
-    return Kernel(program, init, step)
+    return metropolis("pmmh", program, propose)
 
 
 def _check_proposal(prior: Callable, proposal: Callable, choices: dict, *args) -> None:
-    """That the density of the proposal's choices is that of its draws, and that they are choices of the prior."""
+    """That what is proposed are choices of the prior, and always the same ones."""
     staged = stage(proposal, choices, *args)
     known = [spell(address) for address in flatten(choices)]
-    for info in staged.sites:
-        if info.kind in ("factor", "observe"):
-            raise UnsupportedError(
-                f"the proposal carries a weight, {info}: leave it out, it is only drawn from"
-            )
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
-            raise UnsupportedError(
-                f"the density of {info} is only an estimate, and acceptance divides by it; give its program an exact "
-                "algorithm, such as inference.enumerate"
-            )
-        if info.kind == "sample" and spell(info.address) not in known:
+    for info in staged.of_kind("sample"):
+        if spell(info.address) not in known:
             raise AddressError(
                 f"the proposal draws {spell(info.address)!r}, which is no site of the prior"
                 f"{did_you_mean(spell(info.address), known)}; it has {', '.join(map(repr, known)) or 'none'}"

@@ -244,6 +244,58 @@ def hmc_in_a_cycle_keeps_its_target(lib):
     return _leaves(lib, kernel, budget=lib.semantics.Budget(draws=16_384, batch=1_024))
 
 
+@check("inference.hmc", "inference.repeat")
+def hmc_in_a_row_keeps_its_target(lib):
+    """The gradient where a step ends is the one where the next begins."""
+    kernel = lib.inference.hmc(_skewed(lib), ["x", "p"], num_steps=2, step_size=0.6)
+    budget = lib.semantics.Budget(draws=16_384, batch=1_024)
+    return _leaves(lib, lib.inference.repeat(kernel, 2), budget=budget)
+
+
+@check("inference.mclmc")
+def mclmc_keeps_its_target(lib):
+    return _follows_gradients(lib, lib.inference.mclmc, step_size=0.8)
+
+
+@check("inference.parallel_tempering", "inference.tempered")
+def parallel_tempering_keeps_its_target(lib):
+    def program():
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        lib.ppl.factor(1.25 * x)
+        return x
+
+    def redraw(tempered):
+        return lib.inference.mh(tempered, lib.ppl.select("x"))
+
+    return _leaves(lib, lib.inference.parallel_tempering(program, redraw, [0.25, 1.0]))
+
+
+@check("inference.from_blackjax")
+def an_algorithm_of_blackjax_keeps_its_target(lib):
+    import blackjax
+
+    def make(program, sites):
+        return lib.inference.from_blackjax(program, lambda density: blackjax.mala(density, 0.15), sites)
+
+    return _follows_gradients(lib, make)
+
+
+@check("inference.to_blackjax")
+def a_kernel_run_by_blackjax_keeps_its_target(lib):
+    program = small(lib, "chain")
+    algorithm = lib.inference.to_blackjax(lib.inference.gibbs(program, ["x"]))
+
+    def choices():
+        run = lib.ppl.trace(program)()
+        lib.ppl.factor(run.log_weight)
+        return run.choices
+
+    def step(key, position):
+        return algorithm.step(key, algorithm.init(position, key))[0].position
+
+    return lib.semantics.leaves_invariant(lib.semantics.keyed(step), choices)()
+
+
 @check("inference.mcmc")
 def mcmc_runs_chains_that_know_nothing_of_each_other(lib):
     """By a kernel that draws from the posterior whatever the state, draws of all chains are independent."""

@@ -140,11 +140,11 @@ def test_an_element_is_drawn_from_its_conditional():
 )
 @pytest.mark.parametrize("name", ["a site", "jointly across branches"])
 def test_mutants_are_caught(name, mutant, monkeypatch):
-    right = gibbs_module._pick
+    right = gibbs_module.pick_index
     monkeypatch.setattr(
         gibbs_module,
-        "_pick",
-        lambda log_weight: right(jnp.where(log_weight > -jnp.inf, mutant(log_weight), -jnp.inf)),
+        "pick_index",
+        lambda name, log_weight: right(name, jnp.where(log_weight > -jnp.inf, mutant(log_weight), -jnp.inf)),
     )
     assert imbalance(moves(KERNELS[name][0])) > 1e-3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from scipy import stats
 from thresholds import assert_mean
 
-from borelax import inference, ppl
+from borelax import inference, ppl, semantics
 
 KEYS = jax.random.split(jax.random.key(0), 20_000)
 START = 0.7
@@ -143,6 +145,79 @@ def test_a_trajectory_has_at_most_as_many_steps_as_its_doublings_allow():
     assert int(info.num_steps) == 7 and bool(info.cut_short) and not bool(info.divergent)
     free = inference.nuts(skewed, step_size=0.5)
     assert not bool(jax.jit(ppl.seed(free))(KEYS[0], free.init(ppl.simulate(skewed)(KEYS[1]))).info.cut_short)
+
+
+# ------------------------------------------------------------------------------ steps in a row
+
+
+def labelled(y):
+    z = ppl.sample("z", dist.Bernoulli(0.25))
+    x = ppl.sample("x", dist.Gamma(2.0 + 6 * z, 1.0))
+    p = ppl.sample("p", dist.Dirichlet(jnp.ones(3)))
+    ppl.observe("y", dist.Normal(x + p[0], 1.0), y)
+    return x
+
+
+MAKERS = {
+    "hmc": lambda: inference.hmc(labelled, ["x", "p"], num_steps=2, step_size=0.7),
+    "nuts": lambda: inference.nuts(labelled, ["x", "p"], step_size=0.7, max_doublings=2),
+    "mclmc": lambda: inference.mclmc(labelled, ["x", "p"], step_size=1.5),
+}
+
+
+@jax.jit
+def what_is_there(trace, positions, y):
+    """The log densities and gradients at some positions, and the trace at the last of them."""
+    free = ppl.unconstrain(ppl.condition(labelled, {"z": trace.choices["z"]}))
+    split = lambda position: {"p": position[:2], "x": position[2]}  # noqa: E731
+    values = jax.vmap(jax.value_and_grad(lambda position: free.log_density(split(position), y)))(positions)
+    return values, ppl.update(labelled, free.constrain(split(positions[-1]), y))(trace, y).trace
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_place_has_the_gradient_where_it_is_and_leads_to_the_trace_there(name):
+    kernel, y = MAKERS[name](), jnp.array(1.0)
+    trace = jax.jit(ppl.simulate(labelled))(KEYS[0], y)
+
+    @jax.jit
+    def run(keys):
+        state = kernel.init(trace, y)
+        begin = replace(state, trace=kernel.loop.enter(trace, y))
+        step = ppl.seed(kernel.loop.step)
+        places = jax.lax.scan(lambda state, key: (step(key, state, y),) * 2, begin, keys)[1].trace
+        return places, ppl.seed(kernel.loop.leave)(keys[0], jax.tree.map(lambda x: x[-1], places), y)
+
+    places, left = run(KEYS[:16])
+    (value, gradient), there = what_is_there(trace, places.position, y)
+    np.testing.assert_allclose(places.log_density, value, rtol=1e-5)
+    np.testing.assert_allclose(places.gradient, gradient, rtol=1e-4, atol=1e-5)
+    assert 2 < len(np.unique(places.position[:, 0]))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), left, there)
+
+
+def two():
+    z = ppl.sample("z", dist.Bernoulli(0.5))
+    return ppl.sample("x", dist.Normal(2.0 * z - 1.0, 1.0))
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_the_gradient_from_before_another_kernel_moved_is_not_the_one(stale):
+    """What would save an evaluation in a cycle would be wrong, and is found to be."""
+    gibbs = inference.gibbs(two, ["z"])
+    hmc = inference.hmc(two, ["x"], num_steps=1, step_size=1.0)
+
+    def step(state):
+        before = hmc.loop.enter(state.trace)
+        trace = gibbs(inference.State(state.trace)).trace
+        place = hmc.loop.enter(trace)
+        if stale:
+            place = replace(place, log_density=before.log_density, gradient=before.gradient)
+        after = hmc.loop.step(replace(state, trace=place))
+        return replace(after, trace=hmc.loop.leave(after.trace))
+
+    budget = semantics.Budget(draws=8_192, batch=1_024)
+    kernel = inference.Kernel(two, hmc.init, step)
+    assert semantics.leaves_invariant(kernel, two, budget=budget)().holds != stale
 
 
 # ------------------------------------------------------------------------------ refusals

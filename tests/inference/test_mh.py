@@ -17,6 +17,7 @@ from thresholds import assert_mean, z_threshold
 from borelax import inference, ppl
 
 mh_module = importlib.import_module("borelax.inference.mh")
+metropolis_module = importlib.import_module("borelax.inference.metropolis")
 KEYS = jax.random.split(jax.random.key(0), 20_000)
 
 
@@ -148,8 +149,8 @@ def test_the_probability_of_a_move():
 )
 @pytest.mark.parametrize("name", ["flip", "flip with its branches"])
 def test_mutants_are_caught(name, mutant, monkeypatch):
-    right = mh_module.acceptance_probability
-    monkeypatch.setattr(mh_module, "acceptance_probability", lambda *terms: right(*mutant(*terms)))
+    right = metropolis_module.acceptance_probability
+    monkeypatch.setattr(metropolis_module, "acceptance_probability", lambda *terms: right(*mutant(*terms)))
     assert imbalance(moves(KERNELS[name][0])) > 1e-3
 
 
@@ -367,7 +368,7 @@ def test_a_random_walk_on_a_conjugate_posterior():
 
 
 def test_acceptance_probability():
-    probability = mh_module.acceptance_probability
+    probability = metropolis_module.acceptance_probability
     inf, nan = jnp.inf, jnp.nan
     assert float(probability(-1.0, 0.0, 0.0)) == pytest.approx(np.exp(-1.0))
     assert float(probability(inf, 0.0, 0.0)) == 1.0

@@ -10,7 +10,7 @@ import pytest
 
 from borelax import inference, ppl
 from borelax.inference import Stage
-from borelax.inference.mcmc import _schedule
+from borelax.inference.chain import _schedule
 from borelax.inference.tuning import Tuner, Tuning
 
 RNG = np.random.default_rng(0)

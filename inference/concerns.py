@@ -8,14 +8,20 @@ import jax
 import numpy as np
 
 from ..ppl.summary import count
-from .diagnostics import FEWEST, energy_bfmi
+from .diagnostics import FEWEST, energy_bfmi, rhat
 from .draws import Draws
 from .gradient_kernel import Trajectory
 from .site_statistics import Statistics, series, spell_number
 
 LARGEST_RHAT = 1.01
+FAR_RHAT = 1.1
 SMALLEST_ESS = 100  # for each chain
 SMALLEST_BFMI = 0.3
+MOST_IN_PAIRS = 50  # numbers
+LARGEST_CORRELATION = 0.999
+ONE_AND_THE_SAME = 1e-10  # how close to one a correlation is
+SMALLEST_STEP = 1e-3  # in units of the widths that were learnt
+LARGEST_ROUNDING = 0.01  # of a log density
 
 
 def concerns(draws: Draws, statistics: Mapping[str, Statistics]) -> tuple[str, ...]:
@@ -24,12 +30,23 @@ def concerns(draws: Draws, statistics: Mapping[str, Statistics]) -> tuple[str, .
     The limits are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner, *Rank-normalization, folding, and
     localization: an improved R-hat*, Bayesian Analysis 16 (2021), and of Stan's.
     """
-    kinds = (_starts, _not_finite, _stuck_chains, _stuck_sites, _constants, _rhats, _sizes, _one_chain)
+    kinds = (
+        _starts,
+        _not_finite,
+        _stuck_chains,
+        _stuck_sites,
+        _constants,
+        _rounding,
+        _rhats,
+        _sizes,
+        _ridges,
+        _one_chain,
+    )
     found = [one for kind in kinds for one in kind(draws, statistics)]
     is_trajectory = lambda x: isinstance(x, Trajectory)  # noqa: E731
     for info in jax.tree.leaves(draws.info, is_leaf=is_trajectory):
         if is_trajectory(info):
-            found += [*_divergences(info), *_energies(info), *_cut_short(info)]
+            found += [*_lost_steps(draws, info), *_divergences(info), *_energies(info), *_cut_short(info)]
     return tuple(found)
 
 
@@ -116,11 +133,25 @@ def _constants(draws: Draws, statistics) -> Iterator[str]:
 def _rhats(draws: Draws, statistics: Mapping[str, Statistics]) -> Iterator[str]:
     worst = _beyond(statistics, lambda of: np.where(np.isnan(of.rhat), 0.0, of.rhat), LARGEST_RHAT)
     if worst:
-        yield (
-            f"R-hat is {worst[0][0]:.2f} for {_some([name for _, name in worst])}, above {LARGEST_RHAT}: the chains do "
-            "not agree on the posterior yet. Warm up and draw for longer; if that does not help, look for several "
-            "modes, or for a form of the program that is easier to move in."
+        advice = (
+            "Warm up and draw for longer; if that does not help, look for several modes, or for a form of the program "
+            "that is easier to move in."
         )
+        if _agree_with_themselves(_numbers(draws)[worst[0][1]]):
+            advice = (
+                "Each agrees with itself, so that to draw for longer will hardly help. Look where each of them is: if "
+                "the posterior has several modes, no chain finds the way from one to another; if they differ by labels "
+                "that can be exchanged, put these in order."
+            )
+        yield (
+            f"R-hat is {worst[0][0]:.3f} for {_some([name for _, name in worst])}, above {LARGEST_RHAT}: the chains do "
+            f"not agree on the posterior yet. {advice}"
+        )
+
+
+def _agree_with_themselves(x: np.ndarray) -> bool:
+    """Whether it is from each other alone that chains differ."""
+    return bool(rhat(x) > FAR_RHAT and all(rhat(chain[None]) < FAR_RHAT for chain in x))
 
 
 def _sizes(draws: Draws, statistics: Mapping[str, Statistics]) -> Iterator[str]:
@@ -140,6 +171,35 @@ def _sizes(draws: Draws, statistics: Mapping[str, Statistics]) -> Iterator[str]:
         yield f"There are fewer than {FEWEST} draws in a chain: too few to see whether chains agree. Draw more."
 
 
+def _ridges(draws: Draws, statistics: Mapping[str, Statistics]) -> Iterator[str]:
+    """Of drawn numbers that chains are slow in, two that go together, though neither is computed from the other."""
+    drawn = {name: of for name, of in statistics.items() if of.is_drawn}
+    least = SMALLEST_ESS * len(draws.log_density)
+    slow = _beyond(drawn, lambda of: np.where(of.sd > 0, -of.ess_bulk, -np.inf), -least)[:MOST_IN_PAIRS]
+    if len(slow) < 2:
+        return
+    names, numbers = [name for _, name in slow], _numbers(draws)
+    correlations = np.corrcoef([np.ravel(numbers[name]).astype(np.float64) for name in names])
+    # Shares of a whole, or elements of a symmetric matrix, are one number by their support.
+    correlations[1 - np.abs(correlations) < ONE_AND_THE_SAME] = 0.0
+    i, j = np.unravel_index(np.argmax(np.abs(correlations)), correlations.shape)
+    if abs(correlations[i, j]) > LARGEST_CORRELATION:
+        yield (
+            f"{names[i]!r} and {names[j]!r} go together (their correlation is {correlations[i, j]:.4f}): the data tell "
+            "some combination of them, and hardly the one from the other. Leave one of them out, or give it a narrower "
+            "prior; or write the program in terms of that combination."
+        )
+
+
+def _numbers(draws: Draws) -> dict[str, np.ndarray]:
+    """The draws ``[chain, draw]`` of every number, by its name."""
+    return {
+        spell_number(site, index): x[:, :, *index]
+        for site, (x, _, _) in series(draws).items()
+        for index in np.ndindex(x.shape[2:])
+    }
+
+
 def _beyond(statistics: Mapping[str, Statistics], measure, limit: float) -> list[tuple[float, str]]:
     """The numbers whose measure is larger than the limit, the largest first, with their names."""
     found = []
@@ -151,7 +211,32 @@ def _beyond(statistics: Mapping[str, Statistics], measure, limit: float) -> list
     return sorted(found, key=lambda one: -one[0])
 
 
+# ------------------------------------------------------------------------- precision
+
+DOUBLE = 'in double precision, after jax.config.update("jax_enable_x64", True) (float64)'
+
+
+def _rounding(draws: Draws, statistics) -> Iterator[str]:
+    log_density = np.asarray(draws.log_density)
+    largest = np.max(np.abs(log_density), initial=0.0, where=np.isfinite(log_density))
+    if np.spacing(largest) > LARGEST_ROUNDING:
+        yield (
+            f"Log densities are as large as {largest:.2g}, where numbers are {np.spacing(largest):.2g} apart: what is "
+            f"accepted is decided by rounding. Run {DOUBLE}."
+        )
+
+
 # ------------------------------------------------------------------------- trajectories
+
+
+def _lost_steps(draws: Draws, info: Trajectory) -> Iterator[str]:
+    smallest = float(np.min(info.step_size))
+    if np.any(info.divergent) and smallest < SMALLEST_STEP and draws.log_density.dtype == np.float32:
+        yield (
+            f"The step size went down to {smallest:.1e}, and trajectories diverge all the same. That is what rounding "
+            f"looks like, of a covariance matrix that is nearly singular, for one. Run {DOUBLE}; a larger term on the "
+            "diagonal of the matrix (jitter) helps, too."
+        )
 
 
 def _divergences(info: Trajectory) -> Iterator[str]:

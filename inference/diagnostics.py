@@ -57,13 +57,15 @@ def ess_bulk(x) -> np.ndarray:
 def ess_tail(x) -> np.ndarray:
     """The effective sample size for the tails: the smaller one of those of being in the lowest and in the highest 5%.
 
-    Draws on the limit are in the tail, so that it has draws even if many are the same. Zero and NaN as of
-    :func:`ess_bulk`.
+    Draws on the limit are in the tail, so that it has draws even if many are the same. If it has all draws, as of a
+    number that is zero but for a few, the other tail counts alone. Zero and NaN as of :func:`ess_bulk`.
     """
 
     def smaller(x):
         low, high = np.quantile(x, [_TAIL, 1 - _TAIL], axis=(0, 1))
-        return np.minimum(_ess(1.0 * (x <= low)), _ess(1.0 * (x >= high)))
+        sizes = [np.where(tail.all((0, 1)), np.inf, _ess(1.0 * tail)) for tail in (x <= low, x >= high)]
+        found = np.minimum(*sizes)
+        return np.where(np.isinf(found), 0.0, found)
 
     return _of_halves(smaller, x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,33 @@ class Draws:
 
         return summarize(self, most)
 
-    def to_arviz(self):
-        """The draws for ArviZ, to plot and compare; see :func:`to_arviz`. It takes the extra ``borelax[arviz]``."""
+    def to_arviz(self, **groups):
+        """The draws for ArviZ, to plot and compare, with other groups; see :func:`to_arviz`.
+
+        It takes the extra ``borelax[arviz]``.
+        """
         from .to_arviz import to_arviz
 
-        return to_arviz(self)
+        return to_arviz(self, **groups)
+
+    def plot(self, kind: str = "trace", sites: Sequence[str] | None = None, **options):
+        """A matplotlib figure by ArviZ. It takes the extra ``borelax[arviz]``.
+
+        Args:
+          kind: "trace", the draws of each chain in their order, which lie over each other once chains have forgotten
+            their start; "rank", the ranks of each chain's draws among all, which are uniform then; "forest", the
+            intervals that hold most draws; "ess", the effective sample size of the first so many draws, which grows in
+            proportion to them if chains mix.
+          sites: the addresses to show, ``"block/x"``; all if None.
+          options: for ArviZ's function of that name.
+
+        Raises:
+          ValueError: there is no such kind.
+          MissingExtraError: ArviZ is not installed.
+        """
+        from .plots import plot
+
+        return plot(self, kind, sites, **options)
 
     def __repr__(self) -> str:
         return repr(self._table())

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-from .. import ppl
-from ..ppl import Trace
+from ..ppl import Trace, UnsupportedError
+from .arguments import Static, split
+from .chain import Chain, Slots
+from .checkpoint import hashed, kept_scan
 from .concerns import bad_starts
 from .draws import Draws
-from .kernel import Kernel, Stage, State
-from .start import start
+from .kernel import Kernel, State
+from .progress import Progress
 
 
 def mcmc(
-    kernel: Kernel, num_samples: int = 1000, num_warmup: int = 1000, num_chains: int = 4, thin: int = 1
+    kernel: Kernel,
+    num_samples: int = 1000,
+    num_warmup: int = 1000,
+    num_chains: int = 4,
+    thin: int = 1,
+    *,
+    progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
+    every: int = 100,
 ) -> Callable:
     """``(key, *args, init=None) -> Draws``: chains of a kernel, after a warmup in which it adapts.
 
-    Each chain has a key of its own and starts at a run of the kernel's program. Where the density of that is zero or
-    not finite, another is drawn, up to a hundred; a chain that has found nothing better by then is warned about. With
-    ``init``, traces with a leading axis of ``num_chains``, chains start there instead.
+    Each chain has a key of its own and starts at one of ten runs of the kernel's program, picked by weight. While the
+    densities of all of them are zero or not finite, more are drawn, up to a hundred; a chain that has found nothing
+    better by then is warned about. With ``init``, traces with a leading axis of ``num_chains``, chains start there
+    instead.
 
     The whole of it is one compiled function of the arrays in ``args``. Keep what ``mcmc`` returns, and call it again:
     nothing is compiled for other keys, or for other data of the same shapes. It can be called in ``jit`` and ``vmap``.
@@ -41,10 +50,17 @@ def mcmc(
         size again.
       num_chains: how many chains there are.
       thin: how many steps there are from draw to draw.
+      progress: whether to show on stderr how far it is. JAX does not keep what it compiles for that on disk.
+      checkpoint: a folder to keep the draws in, for a run that may be killed: the same call with the same folder goes
+        on from there, to the draws that it would have had. The folder is one run's: of a program, arguments and a key.
+        (Without one, the whole is compiled in another way, and rounds differently.)
+      every: how many draws (or steps of the warmup, times ``thin``) there are between checkpoints.
 
     Raises:
       TypeError, ValueError: the kernel or a number is none.
       ValueError: ``init`` has no leading axis of ``num_chains``.
+      CheckpointError: the folder has the checkpoints of another run.
+      UnsupportedError: there is a checkpoint to be written, in ``jit`` or ``vmap``.
 
     >>> import jax, numpyro.distributions as dist
     >>> from borelax import inference, ppl
@@ -59,19 +75,22 @@ def mcmc(
     >>> bool(abs(draws.value.mean() - 8 / 12) < 0.02)
     True
     """
-    _check(kernel, num_samples, num_warmup, num_chains, thin)
-    chain = partial(_chain, kernel, num_samples, num_warmup, thin)
-
-    @partial(jax.jit, static_argnums=0)
-    def run(static: _Static, key, init, arrays) -> Draws:
-        keys = jax.random.split(key, num_chains)
-        return jax.vmap(lambda key, init: chain(key, init, static.filled(arrays)))(keys, init)
+    _check(kernel, num_samples, num_warmup, num_chains, thin, every)
+    total = num_warmup + num_samples * thin
+    report = Progress(total, num_warmup) if progress else None
+    chain = Chain(kernel, num_samples, num_warmup, thin, report)
+    run = (
+        _at_once(chain, num_chains) if checkpoint is None else _in_parts(chain, num_chains, checkpoint, every)
+    )
 
     def sampled(key, *args, init: Trace | None = None) -> Draws:
         if init is not None:
             _check_init(init, num_chains)
-        draws = run(*_split(key, init, args))
+        static, arrays = split(args)
+        draws = run(static, key, init, arrays)
         if not isinstance(draws.started, jax.core.Tracer):
+            if progress:
+                jax.effects_barrier()
             for warning in bad_starts(draws.started):
                 warnings.warn(warning, stacklevel=2)
         return draws
@@ -79,77 +98,80 @@ def mcmc(
     return sampled
 
 
-def _chain(kernel: Kernel, num_samples: int, num_warmup: int, thin: int, key, init, args: tuple) -> Draws:
-    """One chain. Warmup and draws are one loop, so that a step is compiled once."""
-    start_key, init_key, key = jax.random.split(key, 3)
-    if init is None:
-        trace = start(kernel.program)(start_key, *args)
-    else:
-        trace = ppl.seed(ppl.update(kernel.program))(start_key, init, *args).trace
-    state = ppl.seed(kernel.init)(init_key, trace, *args)
-    step = ppl.seed(kernel)
-    stages = _schedule(num_warmup)
+def _at_once(chain: Chain, num_chains: int) -> Callable:
+    """``(static, key, init, arrays) -> Draws``, one compiled function."""
 
-    def advance(number, state: State) -> State:
-        state = step(jax.random.fold_in(key, number), state, *args)
-        if kernel.adapt is None or not num_warmup:
-            return state
-        stage = jax.tree.map(lambda x: x[number], stages)
-        is_warmup = number < num_warmup
-        memory = lax.cond(is_warmup, kernel.adapt, lambda memory, _: memory, state.memory, stage)
-        return replace(state, memory=memory)
+    @partial(jax.jit, static_argnums=0)
+    def run(static: Static, key, init, arrays) -> Draws:
+        args = static.filled(arrays)
 
-    def draw(state: State, number):
-        begin = jnp.where(number == 0, 0, num_warmup + number * thin)
-        state = lax.fori_loop(begin, num_warmup + (number + 1) * thin, advance, state)
-        return state, (state.trace, state.info)
+        def one(key, init):
+            state, started = chain.begin(key, init, args)
+            return *chain.go_on(key, state, chain.slots, args), started
 
-    state, (traces, infos) = lax.scan(draw, state, jnp.arange(num_samples))
+        state, (traces, infos), started = jax.vmap(one)(jax.random.split(key, num_chains), init)
+        return _draws(state, traces, infos, started)
+
+    return run
+
+
+def _in_parts(chain: Chain, num_chains: int, folder: str | os.PathLike, every: int) -> Callable:
+    """``(static, key, init, arrays) -> Draws``, which keeps every part of them in a folder."""
+
+    @partial(jax.jit, static_argnums=0)
+    def begin(static: Static, key, init, arrays):
+        start = lambda key, init: chain.begin(key, init, static.filled(arrays))  # noqa: E731
+        return jax.vmap(start)(jax.random.split(key, num_chains), init)
+
+    @partial(jax.jit, static_argnums=0)
+    def go_on(static: Static, key, arrays, carry, slots: Slots):
+        state, started = carry
+        step = lambda key, state: chain.go_on(key, state, slots, static.filled(arrays))  # noqa: E731
+        state, drawn = jax.vmap(step)(jax.random.split(key, num_chains), state)
+        return (state, started), drawn
+
+    def run(static: Static, key, init, arrays) -> Draws:
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, init, arrays))):
+            raise UnsupportedError(
+                "a run that writes checkpoints cannot be compiled: call it outside jit and vmap"
+            )
+        slots, counts = zip(*chain.parts(every))
+        first = partial(begin, static, key, init, arrays)
+        step = partial(go_on, static, key, arrays)
+        about = {
+            "options": f"{chain.num_samples=} {chain.num_warmup=} {chain.thin=} {num_chains=} {every=}",
+            "progress": str(chain.report is not None),
+            "key": hashed(key),
+            "arguments": hashed((arrays, init)),
+            "JAX": f"{jax.__version__} on {jax.default_backend()}",
+        }
+        (state, started), drawn = kept_scan(folder, about, first, step, slots)
+        kept = [jax.tree.map(lambda x: x[:, :n], part) for part, n in zip(drawn, counts)]
+        traces, infos = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *kept)
+        return _draws(*jax.tree.map(jnp.asarray, (state, traces, infos, started)))
+
+    return run
+
+
+def _draws(state: State, traces: Trace, infos, started) -> Draws:
     return Draws(
         traces.value,
         traces.choices,
         traces.deterministic,
         traces.log_density,
         infos,
-        jnp.isfinite(trace.log_density),
-        state,
+        started,
+        replace(state, trace=jax.tree.map(lambda x: x[:, -1], traces)),
     )
-
-
-def _schedule(num_warmup: int) -> Stage:
-    """The stages of a warmup, each with an axis of its steps."""
-    from blackjax.adaptation.window_adaptation import build_schedule
-
-    in_window, ends_window = jnp.asarray(build_schedule(num_warmup)).reshape(num_warmup, 2).T
-    return Stage(in_window == 1, ends_window == 1, jnp.arange(num_warmup) == num_warmup - 1)
 
 
 # ------------------------------------------------------------------------- arguments
 
 
-@dataclass(frozen=True)
-class _Static:
-    """Arguments without their arrays: what a compiled function is for."""
-
-    tree: Any
-    leaves: tuple[tuple[type, Any] | None, ...]  # with their types, as 1 == 1.0 == True
-
-    def filled(self, arrays) -> tuple:
-        it = iter(arrays)
-        return jax.tree.unflatten(self.tree, [next(it) if x is None else x[1] for x in self.leaves])
-
-
-def _split(key, init, args: tuple) -> tuple:
-    leaves, tree = jax.tree.flatten(args)
-    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
-    static = _Static(tree, tuple(None if a else (type(x), x) for a, x in zip(is_array, leaves)))
-    return static, key, init, [leaf for a, leaf in zip(is_array, leaves) if a]
-
-
-def _check(kernel: Kernel, num_samples: int, num_warmup: int, num_chains: int, thin: int) -> None:
+def _check(kernel: Kernel, num_samples: int, num_warmup: int, num_chains: int, thin: int, every: int) -> None:
     if not isinstance(kernel, Kernel):
         raise TypeError(f"mcmc takes a kernel, such as inference.nuts(program), not {kernel!r}")
-    numbers = {"num_samples": num_samples, "num_chains": num_chains, "thin": thin}
+    numbers = {"num_samples": num_samples, "num_chains": num_chains, "thin": thin, "every": every}
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} is a positive integer, not {number!r}")

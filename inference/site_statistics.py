@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -54,13 +55,18 @@ def series(draws: Draws) -> dict[str, tuple[np.ndarray, np.ndarray | None, bool]
     """The draws of every site ``[chain, draw, ...]``, where it is present (None: always) and whether it is drawn."""
     found = {}
     for is_drawn, tree in ((True, draws.choices), (False, draws.deterministic)):
-        for address, x in flatten(tree).items():
-            value, present = (x.value, x.present) if isinstance(x, Masked) else (x, None)
-            for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-                name, leaf = spell(address) + jax.tree_util.keystr(path), np.asarray(leaf)
-                if np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool:
-                    found[name] = leaf, _spread(present, leaf), is_drawn
+        found |= {name: (x, present, is_drawn) for name, x, present in numbers(tree)}
     return found
+
+
+def numbers(tree: Mapping) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """The name, the array and where it is present (None: everywhere) of all in nested dicts that is made of numbers."""
+    for address, x in flatten(tree).items():
+        value, present = (x.value, x.present) if isinstance(x, Masked) else (x, None)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+            name, leaf = spell(address) + jax.tree_util.keystr(path), np.asarray(leaf)
+            if np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool:
+                yield name, leaf, _spread(present, leaf)
 
 
 def spell_number(name: str, index: tuple[int, ...]) -> str:

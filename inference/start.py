@@ -13,10 +13,12 @@ from ..ppl import Trace
 from .unguided import unguided
 
 
-def start(program: Callable, most: int = 100) -> Callable:
-    """``(key, *args) -> Trace``: a run of the program, drawn anew until its density is finite and not zero.
+def start(program: Callable, among: int = 10, most: int = 100) -> Callable:
+    """``(key, *args) -> Trace``: one of ``among`` runs of the program, picked by weight.
 
-    After ``most`` runs the last one is returned as it is.
+    Under a wide prior a single run may be so far out that a chain never finds its way back. Runs whose density is zero
+    or not finite are not picked; while there is no other, more are made, up to ``most``. If there is none by then the
+    first one is returned.
 
     >>> import jax, numpyro.distributions as dist
     >>> def tail():
@@ -28,16 +30,26 @@ def start(program: Callable, most: int = 100) -> Callable:
     simulate = ppl.simulate(unguided(program))
 
     def started(key, *args) -> Trace:
+        def run(number):
+            """A run, and its height: the highest of several is picked by weight (Gumbel's maximum)."""
+            run_key, pick_key = jax.random.split(jax.random.fold_in(key, number))
+            trace = simulate(run_key, *args)
+            height = trace.log_weight + jax.random.gumbel(pick_key)
+            return trace, jnp.where(jnp.isfinite(trace.log_density), height, -jnp.inf)
+
         def is_searching(carry):
-            number, trace = carry
-            return (number == 0) | ((number < most) & ~jnp.isfinite(trace.log_density))
+            number, _, highest = carry
+            return (number < among) | ((number < most) & (highest == -jnp.inf))
 
-        def draw(carry):
-            number, _ = carry
-            return number + 1, simulate(jax.random.fold_in(key, number), *args)
+        def search(carry):
+            number, best, highest = carry
+            trace, height = run(number)
+            is_higher = height > highest
+            best = jax.tree.map(lambda x, y: jnp.where(is_higher | (number == 0), x, y), trace, best)
+            return number + 1, best, jnp.maximum(height, highest)
 
-        shapes = jax.eval_shape(lambda key: simulate(key, *args), key)
+        shapes = jax.eval_shape(lambda: simulate(key, *args))
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return lax.while_loop(is_searching, draw, (0, nothing))[1]
+        return lax.while_loop(is_searching, search, (0, nothing, -jnp.inf))[1]
 
     return started

@@ -42,8 +42,9 @@ def summarize(draws: Draws, most: int = 20) -> Summary:
     """A row for each number of each site: mean, standard deviation, quantiles, effective sample sizes and R-hat.
 
     Warns of chains that started where the density is zero, never moved or do not agree (R-hat above 1.01), of draws
-    that are worth too few independent ones (below 100 for each chain), of divergent trajectories, of energies that
-    change slowly, and of numbers that are always the same. See :mod:`~borelax.inference.diagnostics`.
+    that are worth too few independent ones (below 100 for each chain), of numbers that go together, of rounding in
+    single precision, of divergent trajectories, of energies that change slowly, and of numbers that are always the
+    same. See :mod:`~borelax.inference.diagnostics`.
 
     >>> import jax, numpyro.distributions as dist
     >>> from borelax import inference, ppl

@@ -34,6 +34,7 @@ from .show import show
 from .trace import Trace, simulate, trace
 from .types import SiteType, trace_type
 from .unconstrain import Unconstrained, unconstrain
+from .unobserve import unobserve
 from .weigh import weigh
 
 del _branches

@@ -26,8 +26,8 @@ import numpy as np
 from coverage_programs import ROWS, Row, flip, scaled, spared, wait
 from plain_runs import Run, all_runs
 from scipy.stats import binom
+from source_tree import ROOT
 from thresholds import FALSE_ALARM_RATE
-from tree import ROOT
 
 from borelax import inference, ppl, semantics
 

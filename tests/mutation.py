@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 
 from jax import lax
 from jax.interpreters import batching
-from tree import source_files
+from source_tree import source_files
 
 from borelax.ppl import branches
 

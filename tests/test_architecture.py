@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tree import FOLDERS, ROOT, source_files
+from source_tree import FOLDERS, ROOT, source_files
 
 LANGUAGE = {"jax", "jaxtyping", "numpy", "numpyro.distributions"}
 LANGUAGE_MODELS = {"flax", "gguf", "huggingface_hub", "safetensors", "tokenizers"}
@@ -24,10 +24,11 @@ LIBRARIES = {
     "borelax.models": LANGUAGE | LANGUAGE_MODELS,
     "borelax.cli": LANGUAGE | {"rich"},
 }
-# What single modules may import besides: one runs whole NumPyro models, one draws figures, one hands draws to ArviZ.
+# What single modules may import besides: one runs whole NumPyro models, two draw figures, one hands draws to ArviZ.
 ALSO = {
     "borelax.ppl.from_numpyro": {"numpyro"},
     "borelax.semantics.plots": {"matplotlib"},
+    "borelax.inference.plots": {"matplotlib"},
     "borelax.inference.to_arviz": {"arviz"},
 }
 BELOW = {

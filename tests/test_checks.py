@@ -15,10 +15,18 @@ LIBRARY = SimpleNamespace(ppl=ppl, semantics=semantics, inference=inference, mod
 # Public names of inference that are no algorithms: what algorithms return, raise and are made of.
 NOT_ALGORITHMS = {
     "Acceptance",
+    "CheckpointError",
     "Draws",
+    "Exchange",
     "Kernel",
     "KernelError",
+    "Loo",
+    "Loop",
+    "Marginal",
+    "Prediction",
+    "Psis",
     "Resampling",
+    "Run",
     "Stage",
     "State",
     "Trajectory",

@@ -9,7 +9,7 @@ import pytest
 from checks.registry import CHECKS
 from mutants import MUTANTS
 from mutation import Patch, mutated
-from tree import source_files
+from source_tree import source_files
 
 from borelax import ppl
 

@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tree import FOLDERS, PYPROJECT, ROOT
+from source_tree import FOLDERS, PYPROJECT, ROOT
 
 VERSION = PYPROJECT["project"]["version"]
 GENERATED = shutil.ignore_patterns("__pycache__", ".*")

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 
 import pytest
-from tree import ROOT
+from source_tree import ROOT
 
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/language.md", "docs/semantics.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/language.md",
+        "docs/semantics.md",
+        "docs/inference.md",
+        "docs/exact.md",
+        "docs/predicting.md",
+    ],
+)
 def test_the_programs_print_what_the_page_says(page, capsys):
     text = (ROOT / page).read_text()
     names: dict = {"__name__": "page"}

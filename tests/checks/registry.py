@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import gradients, kernels, language, populations, text
+from . import exact, gradients, kernels, language, populations, predictions, text
 from .check import Check
 
 CHECKS: dict[str, Check] = {
     found.name: found
-    for module in (language, populations, kernels, gradients, text)
+    for module in (language, populations, exact, kernels, gradients, predictions, text)
     for value in vars(module).values()
     for found in (value if isinstance(value, tuple) else (value,))
     if isinstance(found, Check)

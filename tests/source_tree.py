@@ -1,4 +1,7 @@
-"""The source tree, as pyproject.toml maps it: for tests about the project as a whole."""
+"""The source tree, as pyproject.toml maps it: for tests about the project as a whole.
+
+It is not called `tree`, which is what ArviZ would then take for a library of that name.
+"""
 
 from __future__ import annotations
 

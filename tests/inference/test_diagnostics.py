@@ -103,6 +103,12 @@ def test_of_as_many_zeros_as_ones_the_distances_from_the_median_say_nothing():
     assert rhat(x) == pytest.approx(plain_rhat(normal_scores(halves(x))), rel=1e-9)
 
 
+def test_a_tail_that_has_all_draws_says_nothing():
+    x = 1.0 * (RNG.uniform(size=(4, 500)) < 0.02)
+    assert ess_tail(x) == pytest.approx(plain_ess(halves(1.0 * (x <= 0))), rel=1e-9)
+    assert ess_tail(1 - x) == ess_tail(x) > 1000
+
+
 def test_many_numbers_at_once():
     x = RNG.normal(size=(4, 100, 5, 9))
     for diagnose in (rhat, ess_bulk, ess_tail, ess_mean):

@@ -1,16 +1,12 @@
-"""mcmc: reference posteriors, exact answers, how chains start, adapt and are compiled."""
+"""mcmc: exact answers, how chains start, adapt and are compiled."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from jax import lax
 from scipy import stats
 from thresholds import z_threshold
 
@@ -18,15 +14,6 @@ from borelax import inference, ppl
 from borelax.inference.diagnostics import ess_mean
 
 KEY = jax.random.key(0)
-DATA = Path(__file__).parents[1] / "data" / "posteriordb"
-REFERENCES = json.loads((DATA / "references.json").read_text())
-REFERENCE_DRAWS = 10_000
-
-
-def data(name: str) -> dict:
-    return {
-        column: jnp.asarray(x, float) for column, x in json.loads((DATA / f"{name}.json").read_text()).items()
-    }
 
 
 def standard_errors(x) -> tuple[float, float]:
@@ -37,62 +24,15 @@ def standard_errors(x) -> tuple[float, float]:
     return x.std() / np.sqrt(ess_mean(x)), of_variance / (2 * x.std())
 
 
-def assert_agrees(x, mean: float, sd: float, reference_draws=np.inf) -> None:
-    """Mean and standard deviation are those of the reference, within what the draws of both let one see."""
+def assert_agrees(x, mean: float, sd: float) -> None:
+    """Mean and standard deviation are those of the reference, within what the draws let one see."""
     x = np.asarray(x, float)
     own = standard_errors(x)
-    theirs = sd / np.sqrt(reference_draws), sd / np.sqrt(2 * reference_draws)
-    z = [
-        abs(found - right) / np.hypot(*errors)
-        for found, right, errors in zip((x.mean(), x.std()), (mean, sd), zip(own, theirs))
-    ]
+    z = [abs(found - right) / error for found, right, error in zip((x.mean(), x.std()), (mean, sd), own)]
     assert max(z) < z_threshold(20), (z, x.mean(), x.std(), mean, sd)
 
 
-# ------------------------------------------------------------------------------ reference posteriors
-
-
-def kidiq(score, mom_hs, mom_iq):
-    """Stan's has a flat prior on the coefficients of the columns as they are; here they are centred first."""
-    hs, iq = mom_hs - mom_hs.mean(), (mom_iq - mom_iq.mean()) / 15
-    a = ppl.sample("a", dist.Normal(0.0, 300.0).expand([4]))
-    sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
-    ppl.observe("score", dist.Normal(a[0] + a[1] * hs + a[2] * iq + a[3] * hs * iq, sigma), score)
-    slope = (a[2] - a[3] * mom_hs.mean()) / 15
-    intercept = a[0] - a[1] * mom_hs.mean() - slope * mom_iq.mean()
-    ppl.deterministic("beta", jnp.stack([intercept, a[1] - a[3] * mom_iq.mean() / 15, slope, a[3] / 15]))
-
-
-def arma(ys):
-    mu = ppl.sample("mu", dist.Normal(0.0, 10.0))
-    phi, theta = (ppl.sample(name, dist.Normal(0.0, 2.0)) for name in ("phi", "theta"))
-    sigma = ppl.sample("sigma", dist.HalfCauchy(2.5))
-
-    def step(carry, y):
-        before, error = carry
-        prediction = mu + phi * before + theta * error
-        ppl.observe("y", dist.Normal(prediction, sigma), y)
-        return (y, y - prediction), None
-
-    lax.scan(step, (mu, 0.0), ys)
-
-
-def test_kidiq():
-    d = data("kidiq")
-    run = inference.mcmc(inference.nuts(kidiq), num_samples=500, num_warmup=500)
-    draws = run(KEY, d["kid_score"], d["mom_hs"], d["mom_iq"])
-    assert draws.summary().warnings == ()
-    found = {f"beta[{i + 1}]": draws.deterministic["beta"][..., i] for i in range(4)}
-    for name, x in (found | {"sigma": draws.choices["sigma"]}).items():
-        assert_agrees(x, **REFERENCES["kidiq"][name], reference_draws=REFERENCE_DRAWS)
-
-
-def test_arma():
-    """Where a prior draw of theta makes the errors explode, the density is not finite, and another is drawn."""
-    draws = inference.mcmc(inference.nuts(arma), num_samples=500, num_warmup=500)(KEY, data("arma")["y"])
-    assert draws.summary().warnings == ()
-    for name, reference in REFERENCES["arma"].items():
-        assert_agrees(draws.choices[name], **reference, reference_draws=REFERENCE_DRAWS)
+# ------------------------------------------------------------------------------ a funnel
 
 
 EFFECTS = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12])

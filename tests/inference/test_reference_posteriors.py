@@ -1,0 +1,52 @@
+"""Posteriors that are known, by NUTS with its defaults: means and standard deviations, within Monte Carlo error."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from posteriors import POSTERIORS, Posterior
+from thresholds import z_threshold
+
+from borelax import inference
+from borelax.inference.diagnostics import ess_mean
+
+COMPARISONS = 2 * 60  # a mean and a standard deviation of each number, of which there are fewer than that
+
+
+def standard_errors(x) -> tuple[np.ndarray, np.ndarray]:
+    """Of the mean and of the standard deviation of draws ``[chain, draw, ...]``."""
+    flat, square = (0, 1), (x - x.mean((0, 1))) ** 2
+    of_variance = square.std(flat) / np.sqrt(ess_mean(square))
+    return x.std(flat) / np.sqrt(ess_mean(x)), of_variance / (2 * x.std(flat))
+
+
+def errors(posterior: Posterior, draws: dict, reference: dict) -> dict[str, np.ndarray]:
+    """Of each site, how far mean and standard deviation are off, in standard errors: ``[2, ...]``."""
+    found = {}
+    for name, (mean, sd) in reference.items():
+        x = np.asarray(draws[name], np.float64)
+        theirs = sd / np.sqrt(posterior.reference_draws), sd / np.sqrt(2 * posterior.reference_draws)
+        own = standard_errors(x)
+        off = np.abs(x.mean((0, 1)) - mean), np.abs(x.std((0, 1)) - sd)
+        found[name] = np.stack([d / np.hypot(*both) for d, both in zip(off, zip(own, theirs))])
+    return found
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_means_and_standard_deviations(name):
+    posterior = POSTERIORS[name]()
+    reference = posterior.reference()
+    run = inference.mcmc(inference.nuts(posterior.program, **posterior.options), num_warmup=500)
+    args = [jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x for x in posterior.args]
+    draws = run(jax.random.key(1), *args)
+    assert draws.summary().warnings == ()
+    sites = draws.choices | draws.deterministic
+    z = errors(posterior, sites, reference)
+    threshold = z_threshold(COMPARISONS)
+    assert all(np.all(one < threshold) for one in z.values()), z
+    # The same draws, a little too far to the right or too wide, are found out.
+    for site, (mean, sd) in reference.items():
+        x = np.asarray(sites[site], np.float64)
+        for wrong in (x + 0.4 * sd, mean + 1.5 * (x - mean)):
+            assert np.all(errors(posterior, {site: wrong}, {site: (mean, sd)})[site].max(0) > threshold), site

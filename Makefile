@@ -1,5 +1,6 @@
 # make demo    a language model writes, steered by a regular expression
-# make test    the linter, the formatter's check and every test
+# make test    the linter, the formatter's check and the tests
+# make test-all   the same, with all cases of each family
 # make bench   the benchmarks there are
 #
 # Each sets up what it needs in .venv first. Another interpreter, more tests at a time:
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 # Named after the interpreter, so that another one starts a fresh environment (and clears the stamps in it).
 CREATED := $(VENV)/created-with-$(subst /,-,$(PYTHON))
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-all bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lm
@@ -23,7 +24,10 @@ demo: $(VENV)/installed-lm
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+test-all:
+	@$(MAKE) test TESTS='-m ""'
 
 bench: $(VENV)/installed-dev
 	@$(BIN)/python -c 'import ast, pathlib; \

@@ -38,6 +38,7 @@ from .recorded import Run
 from .resampling import Resampling, killing, multinomial, residual, ssp, stratified, systematic
 from .slice import slice
 from .smc import smc
+from .smc2 import smc2
 from .tempered import tempered
 from .tempered_smc import tempered_smc
 from .to_blackjax import to_blackjax

@@ -93,10 +93,12 @@ class Policy(Protocol):
     Attributes:
       moves: whether ``reduce`` ever reindexes it.
       records: whether ``deterministic`` sites are kept as sites of the resulting program.
+      suspends_for_all: whether a weight that all members share is a reason to suspend.
     """
 
     moves: bool
     records: bool
+    suspends_for_all: bool
 
     def grows(self, site: Site) -> bool:
         """Whether ``extend`` may return more members than it was given."""
@@ -133,6 +135,7 @@ class Draw:
 
     moves = False
     records = True
+    suspends_for_all = False
 
     def grows(self, site: Site) -> bool:
         return False
@@ -304,6 +307,8 @@ class _Walk:
         if shared:
             outs, log_weight = weigh_site(kind, site, operands)
             log_scale = cloud.log_scale + log_weight
+            if self.policy.suspends_for_all:
+                self.pending.append(str(site))
             return outs, self.mourn(cloud._replace(log_scale=log_scale), log_scale == -jnp.inf, site), None
         outs, log_weight = map_members(lambda *xs: weigh_site(kind, site, xs), operands, self.size)
         return [Members(x) for x in outs], self.add(cloud, log_weight, site), None

@@ -31,6 +31,7 @@ class Branch:
 
     moves = False
     records = False
+    suspends_for_all = False
 
     def __init__(self, *, prune: bool, most: int):
         self.prune = prune

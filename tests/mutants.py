@@ -493,6 +493,20 @@ POPULATIONS = [
         "interpret(staged, _Observe(), None, self._given(staged, 0, count))",
         "interpret(staged, _Observe(), None, self._given(staged, 0, self.length))",
     ),
+    _mutant(
+        "particles of parameters are weighted and keep their own weights too",
+        "smc2_is_properly_weighted",
+        "inference.smc2",
+        "log_weight=cloud.log_weight - jnp.where(alive, mean, 0.0)",
+        "log_weight=cloud.log_weight",
+    ),
+    _mutant(
+        "weights are taken from the particles of parameters, and given to nobody",
+        "smc2_is_properly_weighted",
+        "inference.smc2",
+        'factor(cloud.log_scale + mean, "evidence")',
+        'factor(0.0 * mean, "evidence")',
+    ),
 ]
 
 KERNELS = [

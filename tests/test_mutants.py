@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from checks.registry import CHECKS
+from families import family
 from mutants import MUTANTS
 from mutation import Patch, mutated
 from source_tree import source_files
@@ -14,7 +15,7 @@ from source_tree import source_files
 from borelax import ppl
 
 
-@pytest.mark.parametrize("mutant", MUTANTS[::3], ids=lambda mutant: mutant.bug)
+@pytest.mark.parametrize("mutant", family(MUTANTS), ids=lambda mutant: mutant.bug)
 def test_it_is_caught(mutant):
     with mutated(mutant.patch) as library:
         report = CHECKS[mutant.check].run(library)

@@ -311,6 +311,25 @@ def waste_free_smc_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
+@check("inference.smc2")
+def smc2_is_properly_weighted(lib):
+    def prior():
+        return lib.ppl.sample("p", dist.Bernoulli(0.25))
+
+    def model(p):
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * p))
+        lib.ppl.factor(0.75 * x)
+        lib.ppl.sample("z", dist.Bernoulli(0.25 + 0.375 * x))
+        return x
+
+    def joint():
+        p = prior()
+        return p, model(p)
+
+    algorithm = lib.inference.smc2(prior, model, 2, 2, ess_threshold=2.0)
+    return lib.semantics.properly_weighted(algorithm, joint)()
+
+
 @check("inference.ibis")
 def ibis_is_properly_weighted(lib):
     """Three observations in two blocks."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from families import family
 from jax import lax
 from thresholds import assert_mean
 
@@ -74,7 +75,7 @@ def moved(kernel, *args):
     return measure.map(lambda pair: pair[0]), measure.map(lambda pair: pair[1])
 
 
-@pytest.mark.parametrize(("threshold", "steps"), [(0.0, 1), (2.0, 2)])
+@pytest.mark.parametrize(("threshold", "steps"), family([(0.0, 1), (2.0, 2)]))
 def test_particles_and_parameters_are_left_invariant(threshold, steps):
     before, after = moved(inference.pmmh(prior, chain, lopsided, 2, ess_threshold=threshold), YS[:steps])
     assert before.distance(after) < 1e-10

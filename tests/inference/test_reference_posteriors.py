@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from families import family
 from posteriors import POSTERIORS, Posterior
 from thresholds import z_threshold
 
@@ -33,7 +34,7 @@ def errors(posterior: Posterior, draws: dict, reference: dict) -> dict[str, np.n
     return found
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize("name", family(POSTERIORS))
 def test_means_and_standard_deviations(name):
     posterior = POSTERIORS[name]()
     reference = posterior.reference()

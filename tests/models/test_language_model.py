@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache, partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import family
 from thresholds import assert_mean
 from tiny import END, all_strings, tiny_model
 
@@ -112,12 +114,16 @@ def test_a_constrained_density_is_the_models_where_the_text_matches(lm, truncati
     np.testing.assert_allclose(np.exp(density(STRINGS)), expected, rtol=2e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("use", ["both", "factor", "proposal"])
-@pytest.mark.parametrize("truncation", ["truncate", "condition_on_ending", "reachable"])
 @pytest.mark.parametrize(
-    "algorithm",
-    [partial(inference.importance, n=8), partial(inference.smc, n=8, ess_threshold=0.9)],
-    ids=["importance", "smc"],
+    ("algorithm", "truncation", "use"),
+    family(
+        product(
+            [partial(inference.importance, n=8), partial(inference.smc, n=8, ess_threshold=0.9)],
+            ["truncate", "condition_on_ending", "reachable"],
+            ["both", "factor", "proposal"],
+        ),
+        every=4,
+    ),
 )
 def test_every_estimate_of_the_measure_is_unbiased(lm, algorithm, truncation, use):
     constraint = models.regex(PATTERN, lm, truncation=truncation, use=use)

@@ -54,6 +54,7 @@ def pmmh(
 
     Source: Andrieu, Doucet and Holenstein, *Particle Markov chain Monte Carlo methods*, JRSS B 72 (2010).
 
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from borelax import inference, ppl
     >>> prior = lambda ys: ppl.sample("drift", dist.Normal(0.0, 1.0))
     >>> def walk(drift, ys):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from families import family
 from jax import lax
 from moves import imbalance, irreversibility, moved, moves
 from thresholds import assert_mean
@@ -87,7 +88,7 @@ KERNELS = {
 SINGLE = {"a site", "jointly across branches", "a scan, jointly", "vmap, jointly", "known in part"}
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", family(KERNELS, every=2))
 def test_the_target_is_kept(name):
     kernel, args = KERNELS[name]
     mass = moves(kernel, *args)

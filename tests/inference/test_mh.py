@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from families import family
 from jax import lax
 from moves import imbalance, irreversibility, moved, moves
 from thresholds import assert_mean, z_threshold
@@ -114,7 +115,7 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", family(KERNELS, every=2))
 def test_detailed_balance(name):
     kernel, args = KERNELS[name]
     mass = moves(kernel, *args)

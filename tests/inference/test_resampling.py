@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import family
 from scipy import stats
 from thresholds import FALSE_ALARM_RATE, assert_mean
 
@@ -46,7 +47,7 @@ def float64():
         yield
 
 
-@pytest.fixture(params=WEIGHTS.values(), ids=WEIGHTS)
+@pytest.fixture(params=family(WEIGHTS.values()), ids=WEIGHTS)
 def log_weights(request):
     return jnp.asarray(request.param, jnp.float64)
 

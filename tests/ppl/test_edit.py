@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from families import family
 from jax import lax
 
 from borelax import ppl, semantics
@@ -235,7 +236,7 @@ def spelled(trace) -> str:
     return repr(jax.tree.map(lambda x: np.asarray(x).tolist(), _shown(trace.choices)))
 
 
-@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("name", family(FINITE))
 def test_regenerate_leaves_the_program_invariant(name):
     """Detailed balance of accept-reject, exactly, between all pairs of traces."""
     program = FINITE[name]

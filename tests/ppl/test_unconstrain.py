@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from families import family
 from jax import lax
 from numpyro.distributions import constraints, transforms
 from thresholds import assert_mean
@@ -123,7 +124,7 @@ SUPPORTS = {
 }
 
 
-@pytest.mark.parametrize(("make", "size", "free"), SUPPORTS.values(), ids=SUPPORTS)
+@pytest.mark.parametrize(("make", "size", "free"), family(SUPPORTS.values()), ids=SUPPORTS)
 def test_the_density_its_jacobian_and_the_way_back(make, size, free):
     """``log p(T(x)) + log |det dT/dx|``, p being numpyro's and the determinant that of a numerical derivative."""
     over_rn = ppl.unconstrain(at_x(make))
@@ -186,7 +187,7 @@ def mass(over_rn, width, step):
     return float(jnp.exp(densities).sum() * step ** len(leaves))
 
 
-@pytest.mark.parametrize("make", ONE_DIMENSION.values(), ids=ONE_DIMENSION)
+@pytest.mark.parametrize("make", family(ONE_DIMENSION.values()), ids=ONE_DIMENSION)
 def test_the_total_mass_is_one(make):
     with jax.enable_x64(True):
         assert mass(ppl.unconstrain(at_x(make)), 60.0, 0.05) == pytest.approx(1.0, abs=1e-6)

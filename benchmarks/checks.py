@@ -21,7 +21,8 @@ from borelax.semantics.budget import Outcome, batches
 from borelax.semantics.same_law import bet
 from borelax.semantics.same_mean import compare_means, compare_measures
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+# In place of this folder, in which `checks` would be this file.
+sys.path[0] = str(Path(__file__).parents[1] / "tests")
 
 
 def normal_walk(ys):

@@ -34,8 +34,8 @@ from .posterior_mode import posterior_mode
 from .predictive import Prediction, predictive, prior_predictive
 from .pseudo_marginal import pseudo_marginal
 from .psis import Psis, psis
-from .recorded import Run
 from .resampling import Resampling, killing, multinomial, residual, ssp, stratified, systematic
+from .run import Run
 from .slice import slice
 from .smc import smc
 from .smc2 import smc2

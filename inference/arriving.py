@@ -119,13 +119,12 @@ def _elements(info: SiteInfo, x) -> tuple[int, ...]:
             f"{info} is in some branches only, so that it may not be reached when its data arrive; draw it in every "
             "branch"
         )
-    d = info.site.effect(info.operands).distribution
-    if getattr(d, "is_estimated", False):
+    if info.is_estimated:
         raise UnsupportedError(
             f"the density of {info} is only an estimate, which would be another one each time it is weighed; give its "
             "program an exact algorithm, such as inference.enumerate"
         )
-    shape = info.shape[: len(info.shape) - event_dim(d)]
+    shape = info.shape[: len(info.shape) - event_dim(info.site.effect(info.operands).distribution)]
     if not shape:
         raise UnsupportedError(
             f"{info} has one event of shape {info.shape}, which cannot arrive in part; draw its data one by one, in a "

@@ -73,10 +73,7 @@ class Heaviest(Branch):
         else:  # copies without weight fill the room
             index = jnp.where(jnp.arange(room) < size, jnp.arange(room), jnp.argmax(cloud.log_weight))
             log_weight = jnp.where(jnp.arange(room) < size, cloud.log_weight[index], -jnp.inf)
-        top = jnp.max(log_weight)
-        top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-        cloud = cloud._replace(log_weight=log_weight - top, log_scale=cloud.log_scale + top)
-        return Reduction(cloud, index.astype(jnp.int32))
+        return Reduction(cloud.level(log_weight), index.astype(jnp.int32))
 
     def survivors(self, address: Address, log_weight):
         """Which members go on, ``int[n]``, and their log weights."""

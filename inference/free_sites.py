@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from .. import ppl
 from ..ppl import Selection, Trace, Unconstrained, UnsupportedError
@@ -50,11 +51,13 @@ class FreeSites:
         choices = self.density.constrain(position, *self.args)
         return ppl.update(self.program, choices)(self.trace, *self.args).trace
 
+    def moved_if(self, condition, position: dict) -> Trace:
+        """The same where the condition holds, else the trace as it is: mapped there and back, it would be rounded."""
+        return jax.tree.map(lambda x, y: jnp.where(condition, x, y), self.moved(position), self.trace)
 
-def free_sites(
-    name: str, program: Callable, sites: Sequence[str] | Selection | None, trace: Trace, args: tuple
-) -> FreeSites:
-    """The selected sites of a program at a trace; all if ``sites`` is None.
+
+def free_sites(name: str, program: Callable, sites: Selection, trace: Trace, args: tuple) -> FreeSites:
+    """The selected sites of a program at a trace.
 
     Args:
       name: of the kernel that moves them.
@@ -64,7 +67,7 @@ def free_sites(
       UnsupportedError: there is no such site, or one of them is discrete.
     """
     infos = stage(program, *args).of_kind("sample")
-    chosen = selected(sites).among(info.address for info in infos)
+    chosen = sites.among(info.address for info in infos)
     _check(name, infos, chosen)
     choices = flatten(trace.choices)
     moving = {address: x for address, x in choices.items() if address in chosen}
@@ -74,7 +77,7 @@ def free_sites(
 
 
 def selected(sites: Sequence[str] | Selection | None) -> Selection:
-    """The selection that some sites are.
+    """The selection that some sites are; of all if None.
 
     Raises:
       TypeError: a single address, not in a list.

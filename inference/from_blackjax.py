@@ -91,9 +91,7 @@ def from_blackjax(
     def leave(place: _Place, *args) -> Trace:
         free = free_sites("blackjax", program, sites, place.origin, args)
         with ppl.scope("blackjax"), ppl.scope("program"):
-            trace = free.moved(place.own.position)
-        # Mapped there and back, a position that stays would be rounded.
-        return jax.tree.map(lambda x, y: jnp.where(place.moved, x, y), trace, place.origin)
+            return free.moved_if(place.moved, place.own.position)
 
     loop = Loop(enter, step, leave)
     return Kernel(program, init, once(loop), loop=loop)

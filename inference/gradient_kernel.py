@@ -109,9 +109,7 @@ def gradient_kernel(
     def leave(place: Place, *args) -> Trace:
         free, _, unravel = density_at(place.origin, args)
         with ppl.scope(name), ppl.scope("program"):
-            trace = free.moved(unravel(place.position))
-        # Mapped there and back, a position that stays would be rounded.
-        return jax.tree.map(lambda x, y: jnp.where(place.moved, x, y), trace, place.origin)
+            return free.moved_if(place.moved, unravel(place.position))
 
     loop = Loop(enter, step, leave)
     return Kernel(program, init, once(loop), tuner.adapt if tuner.learns else None, loop)

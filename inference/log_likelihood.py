@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution, MaskedDistribution
 
 from ..ppl import Masked, UnsupportedError
 from ..ppl.censored import censored_log_prob
-from ..ppl.choices import flatten, nest, spell, unmasked
+from ..ppl.choices import flatten, nest, spell
 from ..ppl.density import reach
 from ..ppl.effects import Effect, Site
 from ..ppl.given import check_given
@@ -92,9 +92,11 @@ def log_predictive_density(program: Callable, draws: Draws | Mapping, joint: boo
     0.5
     """
 
+    pointwise = log_likelihood(program, draws)
+
     def scored(*args):
         axes = draw_axes(stage(program, *args), flatten(choices_of(draws)))
-        found = flatten(log_likelihood(program, draws)(*args))
+        found = flatten(pointwise(*args))
         for address, x in found.items():
             if isinstance(x, Masked):
                 raise UnsupportedError(
@@ -123,7 +125,7 @@ def _pointwise(program: Callable, args: tuple, choices: Mapping) -> dict:
         jnp.any(x.present & ~given[address].present) for address, x in records.items() if address in given
     ]
     is_run = ~jnp.any(jnp.array(strayed, bool))
-    found = {a: x if a in staged.optional else unmasked(x) for a, x in records.items() if a in observed}
+    found = staged.unmasked({a: x for a, x in records.items() if a in observed})
     return nest(jax.tree.map(lambda x: x if x.dtype == bool else jnp.where(is_run, x, jnp.nan), found))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from textwrap import fill
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from ..ppl.summary import count
 from ..ppl.table import Table
 from .diagnostics import ess_mean
 from .psis import largest_khat, psis
+from .warned import warned, warned_html
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +49,10 @@ class Loo:
         return _total(np.concatenate([np.ravel(x - other.pointwise[a]) for a, x in self.pointwise.items()]))
 
     def __repr__(self) -> str:
-        return "\n".join([repr(self._table()), *(fill(f"WARNING: {one}", 100) for one in self.warnings)])
+        return warned(repr(self._table()), self.warnings)
 
     def _repr_html_(self) -> str:
-        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
-        return self._table()._repr_html_() + (f"<div>Warnings</div><ul>{warnings}</ul>" if warnings else "")
+        return warned_html(self._table()._repr_html_(), self.warnings)
 
     def _table(self) -> Table:
         rows = [

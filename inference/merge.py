@@ -71,10 +71,9 @@ class Merge(Branch):
         )
         moving = [x for x in columns if jnp.issubdtype(x.dtype, jnp.inexact)]
         merged = held(merged, moving, refusal) if moving else merged
-        top = jnp.max(merged)
-        top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-        log_scale = cloud.log_scale + top + jnp.where(count > room, jnp.nan, 0.0)
-        return Reduction(cloud._replace(log_weight=merged - top, log_scale=log_scale), index)
+        cloud = cloud.level(merged)
+        log_scale = cloud.log_scale + jnp.where(count > room, jnp.nan, 0.0)
+        return Reduction(cloud._replace(log_scale=log_scale), index)
 
     def represent(self, address: Address, log_weight, state, room: int):
         """For each state a member that goes on, and its new log weight: ``[room]``, minus infinity where there is none.

@@ -75,7 +75,7 @@ def draw_proposal(proposal: Callable, choices: dict, *args) -> Trace:
                 f"the proposal carries a weight, {info}: it has to be a program that is only drawn from; leave the "
                 "weight out"
             )
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+        if info.is_estimated:
             raise UnsupportedError(
                 f"the density of {info} is only an estimate, and acceptance divides by it; give its program an exact "
                 "algorithm, such as inference.enumerate"

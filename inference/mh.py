@@ -13,6 +13,7 @@ from ..ppl import AddressError, Masked, Selection, Trace
 from ..ppl.choices import Address, align, flatten, nest, spell
 from ..ppl.errors import did_you_mean
 from ..ppl.staging import SiteInfo, Staged, stage
+from ..semantics.target import trace_at
 from .involution import involute
 from .kernel import Kernel
 from .metropolis import draw_proposal, metropolis
@@ -126,7 +127,7 @@ def _involute(program: Callable, proposal: Callable, involution: Callable) -> Ca
         }
         point = trace.choices, forward.choices
         (choices, auxiliary), log_volume = involute(lambda x, u: involution(x, u, *args), point, sites)
-        new = _trace_at(program, choices, trace, *args)
+        new = _trace_at(program, choices, *args)
         backward = ppl.log_density(proposal)(auxiliary, choices, *args)
         log_ratio = new.log_density - trace.log_density + backward - forward.log_density
         return new, log_ratio + log_volume
@@ -134,10 +135,10 @@ def _involute(program: Callable, proposal: Callable, involution: Callable) -> Ca
     return propose
 
 
-def _trace_at(program: Callable, choices: dict, trace: Trace, *args) -> Trace:
+def _trace_at(program: Callable, choices: dict, *args) -> Trace:
     """The trace with exactly these choices; of density zero if there is none."""
     with ppl.scope("program"):
-        new = ppl.update(program, choices)(replace(trace, choices={}), *args).trace
+        new = trace_at(program, choices, *args)
     given = flatten(choices)
     drawn = [
         jnp.any(x.present & ~given[address].present)

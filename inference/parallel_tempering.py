@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 
 from .. import ppl
 from ..ppl import Trace
+from ..semantics.target import trace_at
 from .kernel import Kernel, Loop, Stage, State, once
 from .metropolis import acceptance_probability
 from .tempered import tempered
@@ -176,11 +177,8 @@ def _split(at: Callable, betas: np.ndarray, trace: Trace, args: tuple) -> Trace:
     cold = {address: x for address, x in trace.choices.items() if address != HOTTER}
     hot = trace.choices.get(HOTTER, {})
     choices = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), hot, cold)
-    nothing = Trace(None, {}, jnp.zeros(()), jnp.zeros(()), {})
     with ppl.scope("program"):
-        return jax.vmap(lambda beta, own: ppl.update(at, own)(nothing, beta, *args).trace)(
-            jnp.asarray(betas, float), choices
-        )
+        return jax.vmap(lambda beta, own: trace_at(at, own, beta, *args))(jnp.asarray(betas, float), choices)
 
 
 def _join(traces: Trace, *args) -> Trace:

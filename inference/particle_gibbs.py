@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .. import ppl
 from ..ppl import Selection, Trace
-from ..ppl.choices import nest, unmasked
+from ..ppl.choices import nest
 from ..ppl.density import score
 from ..ppl.effects import Site, emit
 from ..ppl.interpreter import Handler, interpret
@@ -86,7 +86,7 @@ def _traced(program: Callable) -> Callable:
         staged = stage(program, *args, **kwargs)
         zero = jnp.zeros((), float)
         value, (log_density, log_weight), records = interpret(staged, _Tracing(), (zero, zero))
-        records = {a: x if a in staged.optional else unmasked(x) for a, x in records.items()}
+        records = staged.unmasked(records)
         computed = {info.address for info in staged.of_kind("deterministic")}
         choices = {address: x for address, x in records.items() if address not in computed}
         deterministic = {address: x for address, x in records.items() if address in computed}

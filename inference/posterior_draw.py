@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from .. import ppl
 from ..ppl.population_walk import populate
+from ..ppl.recorded import recorded
 from .merge import Drawn
 from .pick import pick
-from .recorded import Run, recorded
+from .run import Run
 
 
 def posterior_draw(program: Callable, most: int = 100_000, states: int | None = None) -> Callable:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ..ppl.population_walk import populate
+from ..ppl.recorded import recorded
 from .enumerate import refuse_nothing
 from .merge import Best
-from .recorded import Run, recorded
+from .run import Run
 
 
 def posterior_mode(program: Callable, most: int = 100_000, states: int | None = None) -> Callable:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from textwrap import fill
 
 import numpy as np
 
 from ..ppl.summary import count
+from .warned import warned
 
 _FEWEST = 5  # weights in a tail to which a law can be fitted
 
@@ -50,7 +50,7 @@ class Psis:
         *sets, n = self.log_weight.shape
         of = f"{count(math.prod(sets), 'set')} of {count(n, 'weight')}" if sets else count(n, "weight")
         title = f"Psis of {of}: k-hat {np.max(self.khat):.2f} ({largest_khat(n):.2f} is the most to rely on)"
-        return "\n".join([title, *(fill(f"WARNING: {one}", 100) for one in self.warnings)])
+        return warned(title, self.warnings)
 
 
 def psis(log_weight, relative_ess=1.0) -> Psis:

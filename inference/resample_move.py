@@ -15,6 +15,7 @@ from .. import ppl
 from ..ppl import Trace, UnsupportedError
 from ..ppl.population import Population
 from ..ppl.population_walk import Cloud
+from ..ppl.program_law import log_mean
 from ..ppl.staging import stage
 from .compose import KernelError
 from .importance import check_size
@@ -191,10 +192,9 @@ def effective_share(log_weight: jax.Array) -> jax.Array:
 
 def _resampled(cloud: Cloud, resampled) -> Cloud:
     """What is known of a population after it was resampled, if it was."""
-    log_mean = jax.nn.logsumexp(cloud.log_weight) - jnp.log(cloud.log_weight.size)
     return cloud._replace(
         log_weight=jnp.where(resampled, 0.0, cloud.log_weight),
-        log_scale=cloud.log_scale + jnp.where(resampled, log_mean, 0.0),
+        log_scale=cloud.log_scale + jnp.where(resampled, log_mean(cloud), 0.0),
         generations=cloud.generations + resampled,
     )
 
@@ -207,7 +207,7 @@ def _thinned(ancestors: jax.Array, step: int) -> jax.Array:
 
 def _refuse_estimates(program: Callable, *args) -> None:
     for info in stage(program, *args).sites:
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+        if info.is_estimated:
             raise UnsupportedError(
                 f"the density of {info} is only an estimate, which would be another one each time a particle is "
                 "weighed; give its program an exact algorithm, such as inference.enumerate"

@@ -116,7 +116,7 @@ def _only_where(flag, site: Site, operands):
 
 def _refuse_estimates(staged: Staged) -> None:
     for info in staged.sites:
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+        if info.is_estimated:
             raise UnsupportedError(
                 f"the density of {info} is only an estimate. The retained run would need the one that weighted it, "
                 "which is not among its choices; give its program an exact algorithm, such as inference.enumerate"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from ..ppl import factor, scope
@@ -46,7 +45,7 @@ def smc2(
     Source: Chopin, Jacob and Papaspiliopoulos, *SMC^2: an efficient algorithm for sequential analysis of state space
     models*, JRSS B 75 (2013), without its moves of the parameters.
 
-    >>> import numpyro.distributions as dist
+    >>> import jax, numpyro.distributions as dist
     >>> from borelax import inference, ppl
     >>> prior = lambda ys: ppl.sample("drift", dist.Normal(0.0, 1.0))
     >>> def walk(drift, ys):
@@ -79,8 +78,7 @@ class Reweigh(Resample):
     suspends_for_all = True
 
     def reduce(self, address, cloud: Cloud, final) -> Reduction:
-        n = cloud.log_weight.shape[0]
-        mean = jax.nn.logsumexp(cloud.log_weight) - jnp.log(n)
+        mean = log_mean(cloud)
         factor(cloud.log_scale + mean, "evidence")
         # Of members without weight no mean can be taken out.
         alive = mean > -jnp.inf

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from textwrap import fill
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from ..ppl.table import Table
 from .concerns import concerns
 from .draws import Draws
 from .site_statistics import Statistics, spell_number, statistics
+from .warned import warned, warned_html
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,11 +30,10 @@ class Summary:
     table: Table
 
     def __repr__(self) -> str:
-        return "\n".join([repr(self.table), *(fill(f"WARNING: {one}", 100) for one in self.warnings)])
+        return warned(repr(self.table), self.warnings)
 
     def _repr_html_(self) -> str:
-        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
-        return self.table._repr_html_() + (f"<div>Warnings</div><ul>{warnings}</ul>" if warnings else "")
+        return warned_html(self.table._repr_html_(), self.warnings)
 
 
 def summarize(draws: Draws, most: int = 20) -> Summary:

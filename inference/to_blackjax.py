@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from .. import ppl
-from ..ppl import Trace
 from ..ppl.given import check_given
 from ..ppl.staging import stage
+from ..semantics.target import trace_at
 from .kernel import Kernel, State
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def to_blackjax(kernel: Kernel, *args) -> SamplingAlgorithm:
     Raises, when it is called:
       AddressError, ChoiceError: the position is not made of choices of the program, all of them.
 
-    >>> import blackjax, jax, numpyro.distributions as dist
+    >>> import blackjax, jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from borelax import inference, ppl
     >>> model = lambda: ppl.sample("x", dist.Bernoulli(0.25))
     >>> algorithm = inference.to_blackjax(inference.gibbs(model, ["x"]))
@@ -59,7 +59,9 @@ def to_blackjax(kernel: Kernel, *args) -> SamplingAlgorithm:
         trace_key, init_key, enter_key, key = jax.random.split(
             jax.random.key(0) if rng_key is None else rng_key, 4
         )
-        trace = _trace_at(kernel, position, trace_key, args)
+        # All choices are there, so that nothing is drawn.
+        check_given(stage(kernel.program, *args), position, complete=True)
+        trace = ppl.seed(partial(trace_at, kernel.program, position))(trace_key, *args)
         state = ppl.seed(kernel.init)(init_key, trace, *args)
         place = ppl.seed(loop.enter)(enter_key, state.trace, *args)
         return state_of(key, State(place, state.memory, state.info))
@@ -70,10 +72,3 @@ def to_blackjax(kernel: Kernel, *args) -> SamplingAlgorithm:
         return state_of(key, after), after.info
 
     return SamplingAlgorithm(init, step)
-
-
-def _trace_at(kernel: Kernel, choices: dict, key, args: tuple) -> Trace:
-    """The trace with these choices, which have to be all of them: nothing is drawn."""
-    check_given(stage(kernel.program, *args), choices, complete=True)
-    nothing = Trace(None, {}, jnp.zeros(()), jnp.zeros(()), {})
-    return ppl.seed(ppl.update(kernel.program, choices))(key, nothing, *args).trace

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .choices import Address, Masked, align, flatten, nest, unmasked
+from .choices import Address, Masked, align, flatten, nest
 from .density import reach, unreached
 from .effects import Effect, Guard, Site, log_prob, remake
 from .errors import ChoiceError, UnsupportedError
@@ -129,7 +129,7 @@ def regenerate(program: Callable, selection: Selection, choices: Mapping | None 
 def _stage(program: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Staged:
     staged = stage(program, *args, **kwargs)
     for info in staged.sites:
-        if getattr(info.site.effect(info.operands).distribution, "is_estimated", False):
+        if info.is_estimated:
             raise UnsupportedError(
                 f"the density of {info} is only an estimate, so a weight that divides by it would be biased; give its "
                 "program an exact algorithm, such as inference.enumerate"
@@ -151,7 +151,7 @@ def _rerun(staged: Staged, given: Mapping[Address, Any], new: Mapping[Address, A
     zero = jnp.zeros((), float)
     value, state, records = interpret(staged, _Given(), (zero, zero, zero), given)
     computed = {info.address for info in staged.of_kind("deterministic")}
-    records = {a: x if a in staged.optional else unmasked(x) for a, x in records.items()}
+    records = staged.unmasked(records)
     choices, kept, lost = {}, {}, jnp.zeros((), float)
     for address, record in records.items():
         if address in computed:

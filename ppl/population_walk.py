@@ -61,6 +61,12 @@ class Cloud(NamedTuple):
     generations: jax.Array
     died: jax.Array
 
+    def level(self, log_weight) -> Cloud:
+        """The cloud of members with these weights, beside the scale: the largest of them goes into it."""
+        top = jnp.max(log_weight)
+        top = lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+        return self._replace(log_weight=log_weight - top, log_scale=self.log_scale + top)
+
 
 class Extension(NamedTuple):
     """What an extend policy makes of a site.

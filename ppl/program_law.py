@@ -171,5 +171,5 @@ class _Record(Handler):
 
 
 def log_mean(population):
-    """The log evidence of a population, whether or not anyone in it has weight."""
+    """The log of the mean weight of a population, or of a cloud, whether or not anyone in it has weight."""
     return jax.nn.logsumexp(population.log_weight) - jnp.log(population.log_weight.shape[0])

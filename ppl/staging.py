@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import compat
-from .choices import Address, spell
+from .choices import Address, spell, unmasked
 from .compat import scopes_of
 from .effects import Site, effect_primitives, sample_p
 from .errors import AddressError, UnsupportedError
@@ -57,6 +57,11 @@ class Staged:
         """The addresses that some branch lacks."""
         return addresses(info for info in self.sites if info.optional)
 
+    def unmasked(self, records: Mapping[Address, Any]) -> dict[Address, Any]:
+        """Records of sites, those that every branch has without their masks."""
+        optional = self.optional
+        return {a: x if a in optional else unmasked(x) for a, x in records.items()}
+
     def of_kind(self, *kinds: str) -> list[SiteInfo]:
         return [info for info in self.sites if info.kind in kinds]
 
@@ -85,6 +90,11 @@ class SiteInfo:
     optional: bool = False
     unbounded: bool = False
     present_shape: tuple[int, ...] = ()
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the density of its distribution is only an estimate."""
+        return getattr(self.site.effect(self.operands).distribution, "is_estimated", False)
 
     def __str__(self) -> str:
         return f"{spell(self.address)!r} ({self.site.source})"

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .choices import Masked, nest, unmasked
+from .choices import Masked, nest
 from .density import score
 from .effects import deterministic_p
 from .interpreter import Handler, interpret
@@ -65,7 +65,7 @@ def trace(program: Callable) -> Callable:
         zero = jnp.zeros((), float)
         value, (log_density, log_weight), records = interpret(staged, _Tracing(), (zero, zero))
         computed = {info.address for info in staged.of_kind("deterministic")}
-        records = {a: x if a in staged.optional else unmasked(x) for a, x in records.items()}
+        records = staged.unmasked(records)
         return Trace(
             value,
             nest({address: x for address, x in records.items() if address not in computed}),

@@ -9,9 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..ppl import AddressError, Selection, Trace, UnsupportedError, condition, scope, select, update
-from ..ppl.choices import nest, unmasked
-from ..ppl.effects import Site, emit
-from ..ppl.interpreter import Handler, interpret
+from ..ppl.recorded import recorded
 from ..ppl.staging import stage
 
 # What is seen: an address, several, or a selection of them.
@@ -47,12 +45,7 @@ class Target:
 def choices_of(program: Callable) -> Callable:
     """The program that returns its choices, nested, in place of its value. It still carries its weights."""
 
-    def recorded(*args) -> dict:
-        staged = stage(program, *args)
-        _, _, records = interpret(staged, _Record(), None)
-        return nest({a: x if a in staged.optional else unmasked(x) for a, x in records.items()})
-
-    return recorded
+    return lambda *args: recorded(program)(*args)[1]
 
 
 def trace_at(program: Callable, choices: Mapping, *args) -> Trace:
@@ -87,11 +80,3 @@ def seen(program: Callable, observed: Observed, args: tuple) -> Selection:
     if len(chosen) == len(sites):
         raise AddressError(f"{selection!r} observes every site, so there is nothing to infer; {there_are}")
     return selection
-
-
-class _Record(Handler):
-    """Re-emits every site, and records the values of ``sample`` sites."""
-
-    def site(self, kind, site: Site, operands, given, state):
-        outs = emit(kind, site, operands)
-        return outs, state, site.masked(operands, outs[0]) if kind == "sample" else None

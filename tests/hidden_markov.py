@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import lax
 
 from borelax import ppl, semantics
-from borelax.inference.recorded import recorded
+from borelax.ppl.recorded import recorded
 
 # ------------------------------------------------------------------------- a long chain
 

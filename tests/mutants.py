@@ -462,7 +462,7 @@ POPULATIONS = [
         "the evidence so far is lost when particles are resampled",
         "tempered_smc_is_properly_weighted",
         "inference.resample_move",
-        "log_scale=cloud.log_scale + jnp.where(resampled, log_mean, 0.0)",
+        "log_scale=cloud.log_scale + jnp.where(resampled, log_mean(cloud), 0.0)",
         "log_scale=cloud.log_scale",
     ),
     _mutant(
@@ -754,8 +754,8 @@ KERNELS = [
         "a kernel run by another library begins at a run of the program",
         "a_kernel_run_by_blackjax_keeps_its_target",
         "inference.to_blackjax",
-        "ppl.seed(ppl.update(kernel.program, choices))",
-        "ppl.seed(ppl.update(kernel.program))",
+        "partial(trace_at, kernel.program, position)",
+        "partial(trace_at, kernel.program, {})",
     ),
     _mutant(
         "the slice is at the density, not at random below it",

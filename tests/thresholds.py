@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
+from borelax.inference.diagnostics import ess_mean
+
 FALSE_ALARM_RATE = 1e-6
 
 
@@ -29,3 +31,10 @@ def assert_mean(samples, expected) -> None:
         f"largest z {z.max():.1f} (threshold {z_threshold(max(expected.size, 1)):.1f}): "
         f"mean {np.ravel(mean)[z.argmax()]} for {np.ravel(expected)[z.argmax()]}"
     )
+
+
+def standard_errors(x) -> tuple[np.ndarray, np.ndarray]:
+    """Of the mean and of the standard deviation of draws ``[chain, draw, ...]``."""
+    flat, square = (0, 1), (x - x.mean((0, 1))) ** 2
+    of_variance = square.std(flat) / np.sqrt(ess_mean(square))
+    return x.std(flat) / np.sqrt(ess_mean(x)), of_variance / (2 * x.std(flat))

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from jax import lax
 
 from .check import check
-from .programs import drawn_inputs, guided_markov, small, switching
+from .programs import drawn_inputs, guided_markov, parameters, small, switching
 
 
 def _leaves(lib, kernel, *args, **options):
@@ -157,13 +157,7 @@ def particle_gibbs_from_proposals(lib):
 
 @check("inference.pmmh", "inference.pseudo_marginal")
 def pmmh_keeps_its_target(lib):
-    def prior():
-        return lib.ppl.sample("theta", dist.Bernoulli(0.25))
-
-    def model(theta):
-        x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * theta))
-        lib.ppl.factor(0.75 * x)
-        return x
+    prior, model = parameters(lib)
 
     def proposal(choices):
         lib.ppl.sample("theta", dist.Bernoulli(0.75 - 0.25 * choices["theta"]))

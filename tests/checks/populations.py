@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from .check import Check, check
-from .programs import drawn_inputs, guided_markov, remembering, small, switching
+from .programs import drawn_inputs, guided_markov, parameters, remembering, small, switching
 
 
 @check("ppl.weigh")
@@ -313,18 +313,16 @@ def waste_free_smc_is_properly_weighted(lib):
 
 @check("inference.smc2")
 def smc2_is_properly_weighted(lib):
-    def prior():
-        return lib.ppl.sample("p", dist.Bernoulli(0.25))
+    prior, weighted = parameters(lib)
 
-    def model(p):
-        x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * p))
-        lib.ppl.factor(0.75 * x)
+    def model(theta):
+        x = weighted(theta)
         lib.ppl.sample("z", dist.Bernoulli(0.25 + 0.375 * x))
         return x
 
     def joint():
-        p = prior()
-        return p, model(p)
+        theta = prior()
+        return theta, model(theta)
 
     algorithm = lib.inference.smc2(prior, model, 2, 2, ess_threshold=2.0)
     return lib.semantics.properly_weighted(algorithm, joint)()

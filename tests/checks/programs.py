@@ -102,3 +102,17 @@ def normal_walk(lib):
         return jax.lax.scan(step, 0.0, ys)[1]
 
     return program
+
+
+def parameters(lib):
+    """A prior, and a model of one weighted site: for algorithms that take the two apart."""
+
+    def prior():
+        return lib.ppl.sample("theta", dist.Bernoulli(0.25))
+
+    def model(theta):
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * theta))
+        lib.ppl.factor(0.75 * x)
+        return x
+
+    return prior, model

@@ -11,7 +11,7 @@ import pytest
 from hidden_markov import EMITS, MOVES, SEEN, STATES, all_runs, automaton
 
 from borelax import inference, ppl
-from borelax.inference.recorded import recorded
+from borelax.ppl.recorded import recorded
 
 SHORT = SEEN[:8]
 

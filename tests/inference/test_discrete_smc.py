@@ -10,7 +10,7 @@ from jax import lax
 from thresholds import assert_mean
 
 from borelax import inference, ppl, semantics
-from borelax.inference.recorded import recorded
+from borelax.ppl.recorded import recorded
 
 
 def weighed_chain():

@@ -8,20 +8,11 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from scipy import stats
-from thresholds import z_threshold
+from thresholds import standard_errors, z_threshold
 
 from borelax import inference, ppl
-from borelax.inference.diagnostics import ess_mean
 
 KEY = jax.random.key(0)
-
-
-def standard_errors(x) -> tuple[float, float]:
-    """Of the mean and the standard deviation of draws ``[chain, draw]``."""
-    x = np.asarray(x, float)
-    square = (x - x.mean()) ** 2
-    of_variance = square.std() / np.sqrt(ess_mean(square))
-    return x.std() / np.sqrt(ess_mean(x)), of_variance / (2 * x.std())
 
 
 def assert_agrees(x, mean: float, sd: float) -> None:

@@ -7,19 +7,11 @@ import numpy as np
 import pytest
 from families import family
 from posteriors import POSTERIORS, Posterior
-from thresholds import z_threshold
+from thresholds import standard_errors, z_threshold
 
 from borelax import inference
-from borelax.inference.diagnostics import ess_mean
 
 COMPARISONS = 2 * 60  # a mean and a standard deviation of each number, of which there are fewer than that
-
-
-def standard_errors(x) -> tuple[np.ndarray, np.ndarray]:
-    """Of the mean and of the standard deviation of draws ``[chain, draw, ...]``."""
-    flat, square = (0, 1), (x - x.mean((0, 1))) ** 2
-    of_variance = square.std(flat) / np.sqrt(ess_mean(square))
-    return x.std(flat) / np.sqrt(ess_mean(x)), of_variance / (2 * x.std(flat))
 
 
 def errors(posterior: Posterior, draws: dict, reference: dict) -> dict[str, np.ndarray]:

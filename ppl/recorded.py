@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import jax
-
-from ..ppl.choices import nest, unmasked
-from ..ppl.effects import Site, emit
-from ..ppl.interpreter import Handler, interpret
-from ..ppl.staging import stage
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Run:
-    """A run of a program.
-
-    Attributes:
-      value: what the program returned.
-      choices: nested dicts of the values of its ``sample`` sites, as ``ppl.simulate`` has them.
-      log_density: of the program at these choices, factors included.
-    """
-
-    value: Any
-    choices: dict
-    log_density: jax.Array
+from .choices import nest
+from .effects import Site, emit
+from .interpreter import Handler, interpret
+from .staging import stage
 
 
 def recorded(program: Callable) -> Callable:
@@ -47,7 +27,7 @@ def recorded(program: Callable) -> Callable:
     def returning(*args, **kwargs):
         staged = stage(program, *args, **kwargs)
         value, _, records = interpret(staged, _Record(), None)
-        return value, nest({a: x if a in staged.optional else unmasked(x) for a, x in records.items()})
+        return value, nest(staged.unmasked(records))
 
     return returning
 

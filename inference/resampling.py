@@ -26,6 +26,7 @@ from jax import lax
 from numpyro.distributions import Distribution, constraints
 
 from ..ppl import UnsupportedError
+from ..ppl.loop import if_anyone
 
 
 class Resampling(Distribution):
@@ -382,7 +383,7 @@ class Adaptive(Distribution):
     def sample(self, key, sample_shape=()):
         shape = (*sample_shape, self.base.size)
         stay = lambda key: jnp.broadcast_to(self._own, shape)  # noqa: E731
-        return lax.cond(self.active, lambda key: self.base.sample(key, sample_shape), stay, key)
+        return if_anyone(self.active, lambda key: self.base.sample(key, sample_shape), stay, key)
 
     def log_prob(self, value, intermediates=None):
         stays = jnp.where(jnp.all(value == self._own, axis=-1), 0.0, -jnp.inf)

@@ -49,14 +49,14 @@ def loop(cond: Callable, body: Callable, init, max_steps: int):
         going = jnp.asarray(cond(carry))
         if going.shape != () or going.dtype != bool:
             raise TypeError(f"cond must return a scalar bool, got {going.dtype}{list(going.shape)}")
-        return going, _if_anyone(going, body, _same, carry)
+        return going, if_anyone(going, body, _same, carry)
 
     def stopped(carry):
         return jnp.array(False), carry
 
     def step(state, _):
         going, carry = state
-        return _if_anyone(going, one, stopped, carry), None
+        return if_anyone(going, one, stopped, carry), None
 
     carry = jax.tree.map(jnp.asarray, init)
     (_, carry), _ = lax.scan(step, (jnp.array(True), carry), None, length=max_steps)
@@ -71,7 +71,7 @@ def anyone(flag):
     return anyone_p.bind(jnp.asarray(flag))
 
 
-def _if_anyone(flag, fun: Callable, otherwise: Callable, x):
+def if_anyone(flag, fun: Callable, otherwise: Callable, x):
     """``lax.cond``, but where ``vmap`` would run both branches, only ``otherwise`` if that is all that is needed."""
     return lax.cond(anyone(flag), lambda x: lax.cond(flag, fun, otherwise, x), otherwise, x)
 

@@ -21,7 +21,7 @@ from jax import lax
 from . import compat
 from .effects import deterministic_p, effect_primitives, observe_p
 from .history import append_p, recall_p
-from .loop import anyone_p
+from .loop import anyone_p, if_anyone
 from .staging import called_jaxpr, has_effects
 
 HISTORY = frozenset({append_p, recall_p})
@@ -91,7 +91,7 @@ def reindex(values: Sequence, index, moved=None) -> list:
 
     if moved is None:
         return take(values)
-    return lax.cond(moved, take, list, list(values))
+    return if_anyone(moved, take, list, list(values))
 
 
 def _take(x, index):

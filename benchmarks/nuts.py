@@ -24,7 +24,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import initialize_model
 
 from borelax import inference, ppl
-from borelax.inference.diagnostics import ess_bulk
+from borelax.inference.chains.diagnostics import ess_bulk
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000
 

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, progress: Progress) -> Steered:
     tokens = np.asarray(choices["text"])
     own = np.broadcast_to(np.arange(options.particles), tokens.shape)
     ancestors = next(iter(jax.tree.leaves(choices.get("resample"))), own)
-    increments = next(iter(jax.tree.leaves(recorded)), np.zeros(tokens.shape))
+    increments = recorded.get("log_weight", np.zeros(tokens.shape))
     weight = np.nan_to_num(np.asarray(estimates["weight"], float))
     ancestry = genealogy(tokens, ancestors, increments, options.ess_threshold, weight)
     drawn, endings = find_endings(lm, tokens, ancestry.parents, constraint, options.stop)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ppl import BorelaxError
+from ..ppl import BorelaxError, UnsupportedError
 
 
 class CheckpointError(BorelaxError, ValueError):
@@ -63,6 +63,14 @@ def kept_scan(
         _save(file, part)
         carry, _ = part
     return carry, [_read(file, likes)[1] for file in files]
+
+
+def refuse_tracers(tree: Any) -> None:
+    """Refuses arguments whose values are not known: of a run that is compiled, nothing can be kept."""
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
+        raise UnsupportedError(
+            "a run that writes checkpoints cannot be compiled: call it outside jit and vmap"
+        )
 
 
 def hashed(tree: Any) -> str:

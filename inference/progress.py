@@ -26,12 +26,14 @@ class Progress:
     Attributes:
       stream: where to write; stderr if None.
       clock: seconds since whenever.
+      unit: what is counted, after the warmup.
     """
 
     total: int
     num_warmup: int = 0
     stream: TextIO | None = None
     clock: Callable[[], float] = time.monotonic
+    unit: str = "draws"
     _begun: tuple[int, float] = field(default=(0, 0.0), init=False)
     _last: int | None = field(default=None, init=False)
     _shown: float = field(default=0.0, init=False)
@@ -53,10 +55,10 @@ class Progress:
         self._shown = now
         first, begun = self._begun
         left = (now - begun) / max(number - first, 1) * (self.total - number)
-        what = "warmup" if number < self.num_warmup else "draws "
+        what = "warmup" if number < self.num_warmup else self.unit
         clock = f"{_spell(now - begun)}, {_spell(left)} to go" if number < self.total else _spell(now - begun)
         bar = "#" * (24 * number // self.total)
-        line = f"{what} [{bar:<24}] {number}/{self.total}  {clock}"
+        line = f"{what:<6} [{bar:<24}] {number}/{self.total}  {clock}"
         stream = self.stream or sys.stderr
         stream.write(f"\r{line:<79}" + ("\n" if number == self.total else ""))
         stream.flush()

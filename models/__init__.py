@@ -1,9 +1,10 @@
-"""Language models as programs: loading, tokens, constraints."""
+"""Models as programs: language models, with tokens and constraints; linear-Gaussian state spaces."""
 
 from .catalogue import load_pretrained as _load_pretrained
 from .constraint import Constraint, regex
 from .decoder import Decoder, DecoderConfig
 from .language_model import LanguageModel, Prompt, PromptError, State
+from .linear_gaussian import LinearGaussian, Moments
 from .random_model import random
 from .token_distribution import TokenDistribution
 from .tokens import Tokenizer

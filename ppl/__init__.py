@@ -9,7 +9,7 @@ from .choices import Masked
 from .condition import condition, do
 from .density import log_density
 from .edit import Edit, regenerate, update
-from .effects import deterministic, factor, observe, sample, scope
+from .effects import deterministic, factor, observe, sample, scope, twist
 from .errors import (
     AddressError,
     BorelaxError,
@@ -27,6 +27,7 @@ from .marginal import marginal
 from .memoise import mem
 from .normalize import normalize
 from .partly import Partly, partly, prefix
+from .population_walk import Cloud, Draw, Extension, Policy, Reduction, populate
 from .reweigh import reweigh
 from .seed import seed
 from .selection import Selection, select

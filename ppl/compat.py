@@ -47,6 +47,11 @@ def read(env: dict, atom):
     return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else env[atom]
 
 
+def shapes(variables) -> list[jax.ShapeDtypeStruct]:
+    """The shapes and dtypes of variables."""
+    return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+
+
 def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The jaxprs among an equation's parameters (of a scan, a cond, a jit, ...)."""
     yield from jex.jaxprs_in_params(eqn.params)

@@ -68,6 +68,12 @@ def factor_at(site: Site, log_weight) -> None:
     factor_p.bind(*leaves, site=Site(site.name, site.source, tree))
 
 
+def deterministic_at(address: Address, value) -> None:
+    """Records an array at a whole address."""
+    leaves, tree = jax.tree.flatten(Effect(value=jnp.asarray(value)))
+    deterministic_p.bind(*leaves, site=Site(address, source_line(), tree))
+
+
 def observe(name: str, d: Distribution, value):
     """Multiplies the program's weight by the density of ``d`` at ``value``, and returns ``value``.
 
@@ -105,6 +111,32 @@ def factor(log_weight, name: str | None = None) -> None:
     _bind(factor_p, name or "factor", Effect(log_weight=log_weight.astype(float)))
 
 
+def twist(log_potential, name: str | None = None) -> None:
+    """Advises those who resample to let runs go on by their weight times ``exp(log_potential)`` (a scalar).
+
+    It is no weight: the program's measure is the same, whatever the advice, and where nobody resamples it does nothing.
+    The best potential of a run is the mass of what is still to come, given where the run is: with that of the next
+    observation, ``smc`` is an auxiliary particle filter. It holds until the next suspension (see ``inference.smc``); a
+    second one before that is multiplied in. Inside a while_loop it is not heard.
+
+    Sources: Pitt and Shephard, *Filtering via simulation: auxiliary particle filters*, JASA 94 (1999); Whiteley and
+    Lee, *Twisted particle filters*, Annals of Statistics 42 (2014).
+
+    >>> from borelax import ppl
+    >>> float(ppl.log_density(lambda: ppl.twist(1.5))({}))
+    0.0
+    """
+    log_potential = jnp.asarray(log_potential)
+    if log_potential.shape != ():
+        raise SiteError(
+            f"twist {name or 'twist'!r} at {source_line()}: the log potential has shape {log_potential.shape}; it must "
+            "be a scalar: sum over independent terms, or call twist under vmap"
+        )
+    # A factor of one, so that all who do not resample treat it as what it is to them.
+    nothing = jnp.zeros((), float)
+    _bind(factor_p, name or "twist", Effect(log_weight=nothing, log_potential=log_potential.astype(float)))
+
+
 def deterministic(name: str, value):
     """Records ``value`` (a pytree of arrays) in the trace under ``name``, and returns it.
 
@@ -140,7 +172,7 @@ def scope(name: str):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Effect:
-    """The arrays of a site: whichever of these its kind has.
+    """The arrays of a site: whichever of these its kind has. A twist is a factor with a ``log_potential``.
 
     ``present`` is the condition under which the site is reached, for sites that were in a branch before
     ``vmap`` turned the branch into a select.
@@ -150,6 +182,7 @@ class Effect:
     proposal: Distribution | None = None
     value: Any = None
     log_weight: Any = None
+    log_potential: Any = None
     present: Any = None
 
 

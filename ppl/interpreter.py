@@ -40,12 +40,12 @@ class Handler(Protocol):
         """
         ...
 
-    def divide(self, state, draws: Sequence[int], length: int | None = None):
+    def divide(self, state, draws: Sequence[int], eqn: compat.JaxprEqn):
         """Divides the state over parts of the program instead of threading it through; None to thread it.
 
         Args:
           draws: how many sample sites each part has.
-          length: for a scan, the number of its steps.
+          eqn: what has these parts: a scan, a cond or a while_loop.
 
         Returns:
           The state afterwards, and a state for each part; for a scan, with a leading step axis.
@@ -145,7 +145,7 @@ def _scan(eqn, values, handler, state, given, scope):
     inside = addresses(survey(closed.jaxpr, scope))
     given_inside = {address: value for address, value in given.items() if address in inside}
 
-    divided = handler.divide(state, [count_draws(closed.jaxpr)], length)
+    divided = handler.divide(state, [count_draws(closed.jaxpr)], eqn)
     after, steps = (None, None) if divided is None else (divided[0], divided[1][0])
 
     def body(carry, x):
@@ -178,14 +178,14 @@ def _cond(eqn, values, handler, state, given, scope):
     branches = eqn.params["branches"]
     inside = (info for closed in branches for info in survey(closed.jaxpr, scope))
     infos = {info.address: info for info in inside if info.kind != "factor"}
-    divided = handler.divide(state, [count_draws(closed.jaxpr) for closed in branches])
+    divided = handler.divide(state, [count_draws(closed.jaxpr) for closed in branches], eqn)
     after, states = (None, [None] * len(branches)) if divided is None else divided
 
     def run(closed, own_state):
         def branch(state, given, *operands):
             inner = state if divided is None else own_state
             outs, inner, records = walk(closed.jaxpr, closed.consts, operands, handler, inner, given, scope)
-            return outs, inner if divided is None else after, records
+            return outs, inner if divided is None else None, records
 
         return branch
 
@@ -211,7 +211,8 @@ def _cond(eqn, values, handler, state, given, scope):
 
         return branch
 
-    return lax.switch(index, [padded(*branch) for branch in walked], state, given, *operands)
+    outs, state, records = lax.switch(index, [padded(*branch) for branch in walked], state, given, *operands)
+    return outs, state if divided is None else after, records
 
 
 def _mask(record, shape, present_shape) -> Masked:
@@ -234,13 +235,13 @@ def _while(eqn, values, handler, state, given, scope):
 
     # A state that is not threaded is divided anew in every iteration, from a part of it that goes round.
     draws = [count_draws(cond.jaxpr), count_draws(body.jaxpr)]
-    divided = handler.divide(state, [int(any(draws))])
+    divided = handler.divide(state, [int(any(draws))], eqn)
     after, state = (None, state) if divided is None else (divided[0], divided[1][0])
 
     def run(closed, args, state):
         inner, going_round = state, None
         if divided is not None:
-            _, (going_round, inner) = handler.divide(state, [int(any(draws)), count_draws(closed.jaxpr)])
+            _, (going_round, inner) = handler.divide(state, [int(any(draws)), count_draws(closed.jaxpr)], eqn)
         outs, inner, records = walk(closed.jaxpr, closed.consts, args, handler, inner, {}, scope)
         if records:
             site = next(info for info in survey(closed.jaxpr, scope) if info.address == min(records))

@@ -49,7 +49,7 @@ def marginal(program: Callable, keep: str, algorithm: Algorithm) -> Callable:
 
     def law(*args, **kwargs) -> Marginal:
         staged = stage(program, *args, **kwargs)
-        weighted = staged.of_kind("factor", "observe")
+        weighted = staged.weights
         if weighted:
             raise UnsupportedError(
                 f"the program carries weights ({', '.join(map(str, weighted))}), so that its marginal is not a "

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import compat
-from .effects import deterministic_p, effect_primitives, observe_p
+from .effects import deterministic_p, effect_primitives, observe_p, sample_p
 from .history import append_p, recall_p
 from .loop import anyone_p, if_anyone
 from .staging import called_jaxpr, has_effects
@@ -164,21 +164,23 @@ def concerns_population(eqn: compat.JaxprEqn) -> bool:
     return any(concerns_population(e) for jaxpr in compat.inner_jaxprs(eqn) for e in jaxpr.eqns)
 
 
-def flow(jaxpr: compat.Jaxpr, kinds: Sequence[Kind]) -> list[Kind]:
+def flow(jaxpr: compat.Jaxpr, kinds: Sequence[Kind], drawn: Kind = Kind.MEMBERS) -> list[Kind]:
     """The kinds of a jaxpr's outputs, given those of its inputs; its constants are shared.
 
-    May be more general than what evaluation gives, never less.
+    May be more general than what evaluation gives, never less. ``drawn`` is the kind of the values of ``sample`` sites.
     """
     env: dict[Any, Kind] = dict.fromkeys(jaxpr.constvars, Kind.SHARED)
     env.update(zip(jaxpr.invars, kinds))
     read = lambda v: Kind.SHARED if isinstance(v, compat.Literal) else env[v]  # noqa: E731
     for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _flow_equation(eqn, [read(v) for v in eqn.invars])))
+        env.update(zip(eqn.outvars, _flow_equation(eqn, [read(v) for v in eqn.invars], drawn)))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _flow_equation(eqn: compat.JaxprEqn, ins: list[Kind]) -> list[Kind]:
+def _flow_equation(eqn: compat.JaxprEqn, ins: list[Kind], drawn: Kind) -> list[Kind]:
     name = eqn.primitive.name
+    if eqn.primitive is sample_p:
+        return [drawn]
     if eqn.primitive in effect_primitives:
         kept = eqn.primitive in (observe_p, deterministic_p) and not any(ins)
         return [Kind.SHARED if kept else Kind.MEMBERS for _ in eqn.outvars]
@@ -187,26 +189,33 @@ def _flow_equation(eqn: compat.JaxprEqn, ins: list[Kind]) -> list[Kind]:
     if eqn.primitive is append_p and Kind.MEMBERS not in ins[:2]:
         return [Kind.POOL if any(ins) else Kind.SHARED]
     if concerns_population(eqn) and called_jaxpr(eqn) is not None:
-        return flow(called_jaxpr(eqn).jaxpr, ins)
+        return flow(called_jaxpr(eqn).jaxpr, ins, drawn)
     if concerns_population(eqn) and name == "scan":
-        carry, ys = flow_scan(eqn, ins)
-        return [*carry, *(Kind.MEMBERS if y else y for y in ys)]
+        _, after, ys = flow_scan(eqn, ins, drawn)
+        return [*after, *(Kind.MEMBERS if y else y for y in ys)]
     if concerns_population(eqn) and name == "cond" and ins[0] == Kind.SHARED:
-        outs = [flow(branch.jaxpr, ins[1:]) for branch in eqn.params["branches"]]
+        outs = [flow(branch.jaxpr, ins[1:], drawn) for branch in eqn.params["branches"]]
         return list(map(max, zip(*outs)))
     mixed = any(ins) or has_effects(eqn)
     return [Kind.MEMBERS if mixed else Kind.SHARED for _ in eqn.outvars]
 
 
-def flow_scan(eqn: compat.JaxprEqn, ins: Sequence[Kind]) -> tuple[list[Kind], list[Kind]]:
-    """The kinds of a scan's carry (the least that every iteration keeps) and of its stacked outputs."""
+def flow_scan(
+    eqn: compat.JaxprEqn, ins: Sequence[Kind], drawn: Kind = Kind.MEMBERS
+) -> tuple[list[Kind], list[Kind], list[Kind]]:
+    """The kinds of a scan's carry (the least that every iteration keeps), of what is left of it, and of its outputs.
+
+    What each step makes anew of shared values is shared in the end, whatever the first step was given.
+    """
     num_consts, num_carry = compat.scan_counts(eqn)
     consts, carry, xs = ins[:num_consts], ins[num_consts:][:num_carry], ins[num_consts + num_carry :]
     xs = [Kind.MEMBERS if kind else kind for kind in xs]
-    body = partial(flow, eqn.params["jaxpr"].jaxpr)
+    body = partial(flow, eqn.params["jaxpr"].jaxpr, drawn=drawn)
     while True:
         outs = body([*consts, *carry, *xs])
         widened = list(map(max, zip(carry, outs[:num_carry])))
         if widened == list(carry):
-            return widened, outs[num_carry:]
+            stays = eqn.params["length"] == 0
+            after = [kind if stays or out else Kind.SHARED for kind, out in zip(widened, outs)]
+            return widened, after, outs[num_carry:]
         carry = widened

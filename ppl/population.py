@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .errors import BorelaxError
 from .summary import one_line
@@ -38,6 +39,8 @@ class Population:
       factors: the names of the program's factors, with their source lines.
       initial_size: the number of members that ``origin`` counts.
       exact: whether the population is the measure itself, by enumeration, so that its evidence has no error.
+      log_growth: what resampling has done to lines of descent, for ``log_evidence_se``: see :func:`log_growth`. None
+        if it is not known; then resampling counts as multinomial.
 
     Under ``vmap`` a program returns a batch of populations; what is asked of it is answered for each.
     """
@@ -50,6 +53,7 @@ class Population:
     factors: tuple[str, ...] = field(default=(), metadata={"static": True})
     initial_size: int = field(default=0, metadata={"static": True})
     exact: bool = field(default=False, metadata={"static": True})
+    log_growth: jax.Array | None = None
 
     @property
     def size(self) -> int:
@@ -68,10 +72,13 @@ class Population:
 
         With members grouped by the initial member ``e`` that they descend from, of total normalised weight
         ``W_e``, the relative variance of the evidence is estimated by
-        ``1 - (n / (n - 1))^(g + 1) (1 - sum_e W_e^2)``, g being the number of resampling steps. Reaches its cap of 1
-        when all members descend from one: then it only says that n is small for so many steps.
+        ``1 - n / (n - 1) r (1 - sum_e W_e^2)``. r is the product over resampling steps of how much less likely two
+        members, drawn by weight, have become to be of different lines; for multinomial resampling it is
+        ``(n / (n - 1))^g`` in the mean, g being their number. Reaches its cap of 1 when all members descend from one:
+        then it only says that n is small for so many steps.
 
-        Source: Lee and Whiteley, *Variance estimation in the particle filter*, Biometrika 105 (2018).
+        Source: Lee and Whiteley, *Variance estimation in the particle filter*, Biometrika 105 (2018), for multinomial
+        resampling. For schemes that spread less their power of g would make the error too small.
         """
         self._warn_if_dead()
         if self.log_weight.ndim > 1:
@@ -82,7 +89,9 @@ class Population:
         if n == 1:
             return jnp.full((), jnp.inf, self.log_weight.dtype)
         family = jnp.zeros(n, self.log_weight.dtype).at[self.origin].add(self.weight)
-        growth = jnp.exp((self.generations + 1) * jnp.log(n / (n - 1)))
+        of_a_step = jnp.log(n / (n - 1))
+        log_growth = self.generations * of_a_step if self.log_growth is None else self.log_growth
+        growth = jnp.exp(log_growth + of_a_step)
         return jnp.sqrt(jnp.clip(1.0 - growth * (1.0 - jnp.sum(family**2)), 0.0, 1.0))
 
     @property
@@ -140,6 +149,9 @@ class Population:
             log_weight=log_weight,
             origin=self.origin[index],
             generations=self.generations + 1,
+            log_growth=None
+            if self.log_growth is None
+            else self.log_growth + log_growth(self.log_weight, log_weight, index),
         )
 
     def _dead(self) -> bool:
@@ -201,3 +213,29 @@ class Population:
 
     def _is_one_known(self) -> bool:
         return not isinstance(self.log_weight, jax.core.Tracer) and np.ndim(self.log_weight) == 1
+
+
+def log_growth(before, after, index) -> jax.Array:
+    """How much less likely two members, drawn by weight, are to be of different lines than they were (a log ratio).
+
+    Args:
+      before: the log weights ``[N]`` before members were replaced.
+      after: those ``[n]`` of the members that go on.
+      index: int ``[n]``, which members these are.
+
+    Of two members that go on with one weight, and are copies of two of three:
+
+    >>> ratio = jnp.exp(log_growth(jnp.zeros(3), jnp.zeros(2), jnp.array([0, 2])))
+    >>> round(float(ratio), 4)  # (1 - 3 / 9) / (1 - 2 / 4)
+    1.3333
+    """
+    share = jnp.zeros_like(before).at[index].add(jax.nn.softmax(after).astype(before.dtype))
+    return log_growth_of(jnp.sum(jax.nn.softmax(before) ** 2), jnp.sum(share**2), len(after))
+
+
+def log_growth_of(same_before, same_after, n: int) -> jax.Array:
+    """The same, from the probabilities that two of n draws by weight are of one line, before and after."""
+    before, after = lax.stop_gradient((same_before, same_after))
+    # Where all are copies of one, no two are of different lines any more, whatever the ratio.
+    apart = (before < 1) & (1 - after > 0.5 / n)
+    return jnp.log1p(-jnp.where(apart, before, 0.0)) - jnp.log1p(-jnp.where(apart, after, 0.0))

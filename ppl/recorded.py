@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
+
+from . import compat
 from .choices import nest
 from .effects import Site, emit
-from .interpreter import Handler, interpret
+from .interpreter import Handler, interpret, walk
 from .staging import stage
 
 
@@ -26,13 +30,25 @@ def recorded(program: Callable) -> Callable:
 
     def returning(*args, **kwargs):
         staged = stage(program, *args, **kwargs)
-        value, _, records = interpret(staged, _Record(), None)
+        value, _, records = interpret(staged, Record(), None)
         return value, nest(staged.unmasked(records))
 
     return returning
 
 
-class _Record(Handler):
+def recording(body: compat.ClosedJaxpr) -> tuple[compat.ClosedJaxpr, Any]:
+    """A jaxpr that gives its choices after its outputs, and the pytree structure of these: flat, by address."""
+    jaxpr = body.jaxpr
+
+    def returning(*inputs):
+        outs, _, records = walk(jaxpr, body.consts, inputs, Record(), None, {}, ())
+        return outs, records
+
+    closed, (_, records) = jax.make_jaxpr(returning, return_shape=True)(*compat.shapes(jaxpr.invars))
+    return closed, jax.tree.structure(records)
+
+
+class Record(Handler):
     """Re-emits every site. Records the values of sample sites."""
 
     def site(self, kind, site: Site, operands, given, state):

@@ -31,7 +31,7 @@ def seed(program: Callable) -> Callable:
 
     def seeded(key, *args, **kwargs):
         staged = stage(program, *args, **kwargs)
-        weighted = staged.of_kind("factor", "observe")
+        weighted = staged.weights
         if weighted:
             raise UnsupportedError(
                 f"the program carries weights, which seed cannot honour: {', '.join(map(str, weighted))}. "
@@ -49,12 +49,12 @@ class _Seed(Handler):
     """State: the keys of the sample sites to come. They are split off before a loop starts, not in it."""
 
     def site(self, kind, site, operands, given, keys):
-        if kind == "deterministic":
+        if kind != "sample":  # deterministic, or a twist
             return jax.tree.leaves(site.map(lambda effect: effect.value, operands)), keys, None
         return [site.draw(keys[0], operands)], keys[1:], None
 
-    def divide(self, keys, draws, length=None):
-        total = sum(draws)
+    def divide(self, keys, draws, eqn):
+        total, length = sum(draws), eqn.params.get("length")
         if total == 0:
             empty = keys[:0] if length is None else jnp.broadcast_to(keys[:0], (length, 0))
             return keys, [empty for _ in draws]

@@ -65,6 +65,11 @@ class Staged:
     def of_kind(self, *kinds: str) -> list[SiteInfo]:
         return [info for info in self.sites if info.kind in kinds]
 
+    @property
+    def weights(self) -> list[SiteInfo]:
+        """The factors and observations."""
+        return [info for info in self.of_kind("factor", "observe") if not info.is_twist]
+
 
 @dataclass(frozen=True)
 class SiteInfo:
@@ -95,6 +100,11 @@ class SiteInfo:
     def is_estimated(self) -> bool:
         """Whether the density of its distribution is only an estimate."""
         return getattr(self.site.effect(self.operands).distribution, "is_estimated", False)
+
+    @property
+    def is_twist(self) -> bool:
+        """Whether it is a factor of one, that advises those who resample."""
+        return self.site.effect(self.operands).log_potential is not None
 
     def __str__(self) -> str:
         return f"{spell(self.address)!r} ({self.site.source})"

@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution
 from ..ppl import UnsupportedError
 from ..ppl.effects import Effect, Site
 from ..ppl.laws import without_event
-from ..ppl.members import map_members
+from ..ppl.members import Kind, map_members
 from ..ppl.population_walk import Cloud, Extension
 from ..ppl.staging import Staged
 
@@ -32,6 +32,9 @@ class Branch:
     moves = False
     records = False
     suspends_for_all = False
+    draws = Kind.MEMBERS
+    ahead = None
+    behind = None
 
     def __init__(self, *, prune: bool, most: int):
         self.prune = prune

@@ -63,7 +63,7 @@ def seen(program: Callable, observed: Observed, args: tuple) -> Selection:
       AddressError: an address that it does not have; nothing is seen, or nothing is left.
     """
     staged = stage(program, *args)
-    weights = staged.of_kind("factor", "observe")
+    weights = staged.weights
     if weights:
         raise UnsupportedError(
             f"the program carries weights, {', '.join(map(str, weights))}: data cannot be simulated by running it. "

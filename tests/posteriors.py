@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 from grid import Grid
 from jax import lax
 from scipy import stats
+from thresholds import standard_errors
 
 from borelax import inference, ppl
 
@@ -38,6 +39,18 @@ class Posterior:
     reference: Callable[[], dict]
     reference_draws: float = np.inf
     options: dict = field(default_factory=dict)
+
+
+def errors(posterior: Posterior, draws: dict, reference: dict) -> dict[str, np.ndarray]:
+    """Of each site, how far mean and standard deviation are off, in standard errors: ``[2, ...]``."""
+    found = {}
+    for name, (mean, sd) in reference.items():
+        x = np.asarray(draws[name], np.float64)
+        theirs = sd / np.sqrt(posterior.reference_draws), sd / np.sqrt(2 * posterior.reference_draws)
+        own = standard_errors(x)
+        off = np.abs(x.mean((0, 1)) - mean), np.abs(x.std((0, 1)) - sd)
+        found[name] = np.stack([d / np.hypot(*both) for d, both in zip(off, zip(own, theirs))])
+    return found
 
 
 # ------------------------------------------------------------------------------ posteriordb

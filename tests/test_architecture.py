@@ -28,8 +28,13 @@ LIBRARIES = {
 ALSO = {
     "borelax.ppl.from_numpyro": {"numpyro"},
     "borelax.semantics.plots": {"matplotlib"},
-    "borelax.inference.plots": {"matplotlib"},
-    "borelax.inference.to_arviz": {"arviz"},
+    "borelax.inference.chains.plots": {"matplotlib"},
+    "borelax.inference.gradients.fit_plot": {"matplotlib"},
+    "borelax.inference.particles.genealogy_plot": {"matplotlib"},
+    "borelax.inference.gradients.fit": {"optax"},
+    "borelax.inference.gradients.ascent": {"optax"},
+    "borelax.inference.kernels.tuning_by_chees": {"optax"},
+    "borelax.inference.chains.to_arviz": {"arviz"},
 }
 BELOW = {
     "borelax.ppl": set(),

@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
         "docs/inference.md",
         "docs/exact.md",
         "docs/predicting.md",
+        "docs/policies.md",
     ],
 )
 def test_the_programs_print_what_the_page_says(page, capsys):

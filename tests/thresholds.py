@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
-from borelax.inference.diagnostics import ess_mean
+from borelax.inference.chains.diagnostics import ess_mean
 
 FALSE_ALARM_RATE = 1e-6
 

@@ -24,8 +24,8 @@ from cuthbertlib.resampling import adaptive, systematic
 from particles.state_space_models import Bootstrap, StochVol
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from particle_filter import MEAN, NOISE, PERSISTENCE, STEPS, borelax_filter, data, lean  # noqa: E402
-from timing import interleaved, ratio  # noqa: E402
+from particle_filter import MEAN, NOISE, PERSISTENCE, STEPS, borelax_filter, data, lean
+from timing import interleaved, ratio
 
 START_NOISE = NOISE / np.sqrt(1 - PERSISTENCE**2)
 

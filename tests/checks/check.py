@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
+
 from borelax.semantics import Report
 
 
@@ -15,7 +17,7 @@ class Check:
 
     Attributes:
       name: what mutants call it by.
-      of: the public names that it is a check of, such as "inference.smc".
+      of: the public names that it is a check of, such as "inference.particles.smc".
       run: ``lib -> Report``, for the packages of a library: ``lib.ppl``, ``lib.inference``, ...
     """
 
@@ -27,3 +29,11 @@ class Check:
 def check(*of: str) -> Callable[[Callable], Check]:
     """Makes a function of a library a check of these public names."""
     return lambda run: Check(run.__name__, of, run)
+
+
+def near(lib, claim: str, found, right, tolerance: float) -> Report:
+    """Whether numbers are what they should be, up to what rounding, or quantiles in place of draws, leave open."""
+    error = float(np.max(np.abs(np.asarray(found) - np.asarray(right))))
+    return lib.semantics.Report(
+        claim, error < tolerance, error, "largest difference", f"within {tolerance}", float(error < tolerance)
+    )

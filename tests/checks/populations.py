@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from .check import Check, check
+from .check import Check, check, near
 from .programs import drawn_inputs, guided_markov, parameters, remembering, small, switching
 
 
@@ -93,23 +93,23 @@ def factors_weigh_their_branches_alone(lib):
     return _tabulated(lib, program, table)
 
 
-@check("inference.importance")
+@check("inference.particles.importance")
 def importance_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.importance, n=2))()
 
 
-@check("inference.importance")
+@check("inference.particles.importance")
 def importance_from_proposals_is_properly_weighted(lib):
     program = guided_markov(lib)
     return lib.semantics.properly_weighted(lib.inference.importance(program, 1), program)()
 
 
-@check("inference.smc", "inference.systematic")
+@check("inference.particles.smc", "inference.systematic")
 def smc_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.smc, n=2))()
 
 
-@check("inference.smc", "inference.systematic")
+@check("inference.particles.smc", "inference.systematic")
 def smc_that_always_resamples_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.smc, n=2, ess_threshold=2.0))()
 
@@ -123,17 +123,17 @@ def _smc_of(make):
     return run
 
 
-@check("inference.smc")
+@check("inference.particles.smc")
 def smc_from_proposals_is_properly_weighted(lib):
     return _smc_of(guided_markov)(lib)
 
 
-@check("inference.smc", "ppl.history")
+@check("inference.particles.smc", "ppl.history")
 def smc_keeps_histories_in_line(lib):
     return _smc_of(remembering)(lib)
 
 
-@check("inference.smc", "ppl.history")
+@check("inference.particles.smc", "ppl.history")
 def smc_keeps_histories_in_line_by_sampling(lib):
     """A program that recalls, and one that carries the same values: resampled, where the others are enumerated."""
 
@@ -173,23 +173,129 @@ def what_is_recalled_is_what_was_appended(lib):
     return lib.semantics.preserves(lambda _: remembering(lib), carries)()
 
 
-@check("inference.smc")
+def _advised(lib):
+    """Advice by which members are given up, or all of them; and by which those are preferred that soon weigh little."""
+
+    def program():
+        k = lib.ppl.sample("k", dist.Bernoulli(0.5))
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        lib.ppl.factor(0.5 * x)
+        lib.ppl.twist(jnp.array([[-jnp.inf, 0.0], [1.5, 0.0]])[k, x])
+        y = lib.ppl.sample("y", dist.Bernoulli(0.25 + 0.5 * x))
+        lib.ppl.factor(0.75 * y)
+        return k, x, y
+
+    return program
+
+
+@check("inference.particles.smc", "ppl.twist")
+def twisted_smc_is_properly_weighted(lib):
+    return _smc_of(_advised)(lib)
+
+
+@check("inference.particles.discrete_smc", "ppl.twist")
+def twisted_discrete_smc_is_properly_weighted(lib):
+    program = _advised(lib)
+    return lib.semantics.properly_weighted(lib.inference.discrete_smc(program, 2), program)()
+
+
+@check("ppl.twist")
+def a_twist_is_no_weight(lib):
+    program = _advised(lib)
+
+    def without():
+        k = lib.ppl.sample("k", dist.Bernoulli(0.5))
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        y = lib.ppl.sample("y", dist.Bernoulli(0.25 + 0.5 * x))
+        lib.ppl.factor(0.5 * x + 0.75 * y)
+        return k, x, y
+
+    return lib.semantics.preserves(lambda _: program, without)()
+
+
+@check("inference.particles.smc", "ppl.twist")
+def particles_of_an_adapted_filter_weigh_the_same(lib):
+    run = jax.jit(lib.ppl.seed(lib.inference.smc(_adapted(lib), 8, ess_threshold=2.0)))
+    log_weight = run(jax.random.key(0), _OBSERVED).log_weight
+    return near(lib, "all weights are the same", log_weight, log_weight[0], 1e-4)
+
+
+@check("inference.particles.smc")
+def one_run_knows_how_far_its_evidence_is_off(lib):
+    """Systematic resampling of weights that hardly differ keeps nearly all lines of descent."""
+    run = jax.jit(jax.vmap(lib.ppl.seed(lib.inference.smc(_adapted(lib), 64, ess_threshold=2.0)), (0, None)))
+    populations = run(jax.random.split(jax.random.key(0), 1000), _OBSERVED)
+    claimed = np.mean(np.asarray(populations.log_evidence_se) ** 2)
+    return near(
+        lib, "errors are what they are claimed to be", claimed / np.var(populations.log_evidence), 1.0, 0.3
+    )
+
+
+_OBSERVED = np.array([1.0, -1.0, 2.0, 0.5], np.float32)
+
+
+def _adapted(lib):
+    """A walk whose states are drawn given the next observation, and chosen by its density."""
+
+    def program(ys):
+        def step(x, y):
+            now, following = y
+            optimal = dist.Normal((x + now) / 2, jnp.sqrt(0.5))
+            x = lib.ppl.sample("x", dist.Normal(x, 1.0), proposal=optimal)
+            lib.ppl.observe("y", dist.Normal(x, 1.0), now)
+            lib.ppl.twist(dist.Normal(x, jnp.sqrt(2.0)).log_prob(following))
+            return x, x
+
+        return jax.lax.scan(step, 0.0, (ys, jnp.roll(ys, -1)))[0]
+
+    return program
+
+
+@check("inference.particles.island_smc")
+def island_smc_is_properly_weighted(lib):
+    """Two islands of two, that are resampled as wholes and within."""
+    program = small(lib, "chain")
+    algorithm = lib.inference.island_smc(program, 2, 2, ess_threshold=2.0, island_ess_threshold=2.0)
+    return lib.semantics.properly_weighted(algorithm, program)()
+
+
+@check("inference.particles.genealogy")
+def genealogy_is_that_of_the_values(lib):
+    """Of a loop that runs backwards, with a suspension within its steps."""
+
+    def program():
+        def step(x, _):
+            x = lib.ppl.sample("x", dist.Normal(x, 1.0))
+            lib.ppl.factor(x)
+            z = lib.ppl.sample("z", dist.Normal(x, 1.0))
+            lib.ppl.factor(-z)
+            return x, x
+
+        return jax.lax.scan(step, 0.0, None, length=3, reverse=True)[1]
+
+    trace = jax.jit(lib.ppl.simulate(lib.inference.smc(program, 8, ess_threshold=2.0)))(jax.random.key(0))
+    slots = lib.inference.genealogy(trace).lineages()
+    paths = [np.asarray(trace.choices["x"])[t, slots[2 * (2 - t)]] for t in range(3)]
+    return near(lib, "values are those of the lineages", np.stack(paths, 1), trace.value.value, 1e-6)
+
+
+@check("inference.particles.smc")
 def smc_keeps_the_inputs_of_scans_in_line(lib):
     return _smc_of(drawn_inputs)(lib)
 
 
-@check("inference.smc")
+@check("inference.particles.smc")
 def smc_weighs_branches(lib):
     return _smc_of(switching)(lib)
 
 
-@check("inference.smc")
+@check("inference.particles.smc")
 def smc_of_three_particles(lib):
     program = small(lib, "chain")
     return lib.semantics.properly_weighted(lib.inference.smc(program, 3, ess_threshold=2.0), program)()
 
 
-@check("inference.smc")
+@check("inference.particles.smc")
 def smc_of_three_particles_over_a_scan(lib):
     """Long enough for lines to cross: two resamplings after the first output."""
 
@@ -243,7 +349,25 @@ OF_RESAMPLERS = tuple(
 )
 
 
-@check("inference.smc")
+@check("inference.particles.backward_simulation")
+def backward_simulation_is_properly_weighted(lib):
+    """A first state, which belongs to the past that is drawn, and weights that are far from equal."""
+
+    def program():
+        start = lib.ppl.sample("start", dist.Bernoulli(0.25))
+
+        def step(x, weight):
+            x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * x), proposal=dist.Bernoulli(0.375))
+            lib.ppl.factor(weight * x)
+            return x, x
+
+        return start, jax.lax.scan(step, start, jnp.array([1.5, -1.0]))[1]
+
+    algorithm = lib.inference.backward_simulation(program, 2, ess_threshold=2.0)
+    return lib.semantics.properly_weighted(algorithm, program)()
+
+
+@check("inference.particles.smc")
 def evidence_is_unbiased(lib):
     program = small(lib, "hidden_markov")
     exact = lib.semantics.meaning(program)().total
@@ -251,12 +375,12 @@ def evidence_is_unbiased(lib):
     return lib.semantics.unbiased(evidence, exact)()
 
 
-@check("inference.enumerate")
+@check("inference.exact.enumerate")
 def enumerate_keeps_the_meaning(lib):
     return lib.semantics.preserves(lib.inference.enumerate)()
 
 
-@check("inference.enumerate")
+@check("inference.exact.enumerate")
 def smc_inside_a_program_is_a_program(lib):
     """The evidence of an inner run weighs an outer one: what a pseudo-marginal method relies on."""
     program = small(lib, "weighted_coin")
@@ -287,14 +411,14 @@ def _tempered_coin(lib):
     return program
 
 
-@check("inference.tempered")
+@check("inference.particles.tempered")
 def tempering_raises_weights_to_a_power(lib):
     weight = {0: 0.75 * 0.125 / 0.625, 1: 0.25 * 0.625 / 0.375}
     table = {0: 0.625 * weight[0] ** 0.25, 1: 0.375 * weight[1] ** 0.25}
     return _tabulated(lib, lambda: lib.inference.tempered(_tempered_coin(lib))(0.25), table)
 
 
-@check("inference.tempered_smc")
+@check("inference.particles.tempered_smc")
 def tempered_smc_is_properly_weighted(lib):
     program = _tempered_coin(lib)
     redraw = lambda target: lib.inference.mh(target, lib.ppl.select("x"))  # noqa: E731
@@ -302,7 +426,7 @@ def tempered_smc_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.tempered_smc")
+@check("inference.particles.tempered_smc")
 def waste_free_smc_is_properly_weighted(lib):
     """Three particles, of which one is moved, twice."""
     program = _tempered_coin(lib)
@@ -311,7 +435,35 @@ def waste_free_smc_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.smc2")
+def _two_points(lib):
+    """Two sites, each with a factor; the second is guided."""
+
+    def program():
+        x = lib.ppl.sample("x", dist.Bernoulli(0.25))
+        lib.ppl.factor(0.75 * x)
+        y = lib.ppl.sample("y", dist.Bernoulli(0.25 + 0.5 * x), proposal=dist.Bernoulli(0.375))
+        lib.ppl.factor(0.5 * x - 0.25 * y)
+        return x, y
+
+    return program
+
+
+@check("inference.particles.until")
+def a_program_ends_at_its_point(lib):
+    first = {0: 0.75, 1: 0.25 * np.exp(0.75)}
+    return _tabulated(lib, lambda: lib.inference.until(_two_points(lib))(1)[0], first)
+
+
+@check("inference.particles.smc")
+def smc_with_moves_is_properly_weighted(lib):
+    """With one particle: what weighs when, and what moves it."""
+    program = _two_points(lib)
+    redraw = lambda target: lib.inference.mh(target, lib.ppl.select("x"))  # noqa: E731
+    algorithm = lib.inference.smc(program, 1, ess_threshold=2.0, rejuvenate=redraw)
+    return lib.semantics.properly_weighted(algorithm, program)()
+
+
+@check("inference.particles.smc2")
 def smc2_is_properly_weighted(lib):
     prior, weighted = parameters(lib)
 
@@ -328,7 +480,7 @@ def smc2_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, joint)()
 
 
-@check("inference.ibis")
+@check("inference.particles.ibis")
 def ibis_is_properly_weighted(lib):
     """Three observations in two blocks."""
 
@@ -341,3 +493,55 @@ def ibis_is_properly_weighted(lib):
     gibbs = lambda target: lib.inference.gibbs(target, ["x"])  # noqa: E731
     algorithm = lib.inference.ibis(program, data, 2, gibbs, block=2, moves=1, ess_threshold=2.0)
     return lib.semantics.properly_weighted(algorithm, lib.ppl.condition(program, data))()
+
+
+def _pooled(lib, algorithm, runs: int = 2):
+    """As one program: so many runs of an algorithm, whose sites are mapped."""
+    return lambda: lib.inference.pool(jax.vmap(lambda _: algorithm())(jnp.arange(runs)))
+
+
+@check("inference.particles.pool")
+def pooled_populations_are_properly_weighted(lib):
+    program = small(lib, "weighted_coin")
+    return lib.semantics.properly_weighted(_pooled(lib, lib.inference.importance(program, 2)), program)()
+
+
+@check("inference.particles.pool", "inference.particles.smc")
+def pooled_particles_are_properly_weighted(lib):
+    program = small(lib, "chain")
+    algorithm = lib.inference.smc(program, 2, ess_threshold=2.0)
+    return lib.semantics.properly_weighted(_pooled(lib, algorithm), program)()
+
+
+@check("inference.particles.pool")
+def evidences_of_a_pool_have_the_error_of_their_mean(lib):
+    program = small(lib, "hidden_markov")
+    keys = jax.random.split(jax.random.key(0), 5)
+    populations = jax.jit(jax.vmap(lib.ppl.seed(lib.inference.importance(program, 3))))(keys)
+    evidence = np.exp(np.asarray(populations.log_evidence, float))
+    pooled = lib.inference.pool(populations)
+    found = np.exp(pooled.log_evidence), pooled.log_evidence_se
+    right = evidence.mean(), evidence.std(ddof=1) / np.sqrt(5) / evidence.mean()
+    return near(lib, "the error is that of the mean", found, right, 1e-5)
+
+
+@check("inference.particles.repeated")
+def runs_know_nothing_of_each_other(lib):
+    """Three runs of a member each, two at a time."""
+
+    def coin(p):
+        x = lib.ppl.sample("x", dist.Bernoulli(p))
+        lib.ppl.factor(0.5 * x)
+        return x
+
+    run = lib.inference.repeated(lib.inference.importance(coin, 1), 3, at_once=2)
+
+    def found(key, p):
+        population = run(key, p).population
+        return population.value, population.log_weight
+
+    def right(p):
+        x = lib.ppl.sample("x", dist.Bernoulli(p).expand([3]))
+        return x, 0.5 * x
+
+    return lib.semantics.same_distribution(lib.semantics.keyed(found), right)(jnp.array(0.375))

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import lax
 from scipy import stats
 
-from .check import check
+from .check import check, near
 
 
 def _seen(lib, see, proposal=None):
@@ -36,7 +36,7 @@ def unobserved_data_has_its_own_law(lib):
     return lib.semantics.preserves(lambda _: lib.ppl.unobserve(observing), _drawing(lib))()
 
 
-@check("inference.predictive")
+@check("inference.predicting.predictive")
 def predictions_are_drawn_given_the_choices(lib):
     """For two draws at once, each by itself."""
     draws = jnp.array([[1, 1], [1, 0]])
@@ -67,7 +67,7 @@ def the_prior_predicts_what_the_program_draws(lib):
     return lib.semantics.same_distribution(lib.semantics.keyed(predicted), right)()
 
 
-@check("inference.log_likelihood")
+@check("inference.predicting.log_likelihood")
 def likelihoods_of_elements_add_up_to_the_weight(lib):
     """In every run; what is in a branch that is not taken does not count."""
     program = _seen(lib, lib.ppl.observe)
@@ -84,7 +84,7 @@ def likelihoods_of_elements_add_up_to_the_weight(lib):
     return lib.semantics.preserves(lambda _: scored, traced)()
 
 
-@check("inference.log_predictive_density", "inference.log_likelihood")
+@check("inference.log_predictive_density", "inference.predicting.log_likelihood")
 def elements_are_predicted_by_the_mean_density(lib):
     draws = jnp.array([[0.25, 0.75, 0.5], [0.125, 0.75, 0.25]])
     data = jnp.array([1, 0])
@@ -106,15 +106,7 @@ def elements_are_predicted_by_the_mean_density(lib):
     return lib.semantics.unbiased(predicted, right)()
 
 
-def _report(lib, claim: str, found, right, tolerance: float):
-    """Whether numbers are what they should be, up to what quantiles in place of draws leave open."""
-    error = float(np.max(np.abs(np.asarray(found) - np.asarray(right))))
-    return lib.semantics.Report(
-        claim, error < tolerance, error, "largest difference", f"within {tolerance}", float(error < tolerance)
-    )
-
-
-@check("inference.psis")
+@check("inference.predicting.psis")
 def smoothed_weights_keep_a_pareto_tail(lib):
     """Of quantiles of a Pareto law, of which the shape is known, in no particular order."""
     weights = stats.genpareto(0.4).ppf((np.arange(20_000) + 0.5) / 20_000)
@@ -122,10 +114,10 @@ def smoothed_weights_keep_a_pareto_tail(lib):
     found = lib.inference.psis(np.log(weights[order]))
     smoothed = np.exp(found.log_weight)[np.argsort(order)]
     largest = smoothed[-100:-5] / (weights / weights.sum())[-100:-5]
-    return _report(lib, "the tail has its shape and size", [*largest, found.khat], [*np.ones(95), 0.4], 0.1)
+    return near(lib, "the tail has its shape and size", [*largest, found.khat], [*np.ones(95), 0.4], 0.1)
 
 
-@check("inference.loo")
+@check("inference.predicting.loo")
 def left_out_elements_are_predicted_by_the_others(lib):
     """Of measurements of one place, at the quantiles of its posterior given all; the first is the odd one out."""
     data = np.array([1.5, -0.4, 0.1, 0.3, -0.2, 0.2])
@@ -142,4 +134,4 @@ def left_out_elements_are_predicted_by_the_others(lib):
     place = np.random.default_rng(0).permutation(place).reshape(4, 1000, 1)
     found = lib.inference.loo({"y": stats.norm(place).logpdf(data)})
     right = [density_given(i) for i in range(len(data))]
-    return _report(lib, "each is predicted as without it", found.pointwise["y"], right, 0.01)
+    return near(lib, "each is predicted as without it", found.pointwise["y"], right, 0.01)

@@ -11,7 +11,7 @@ from jax import lax
 from scipy import stats
 from thresholds import assert_mean
 
-from borelax import ppl
+from borelax import inference, ppl
 
 KEY = jax.random.key(0)
 
@@ -168,6 +168,35 @@ def test_a_value_of_another_shape_cannot_be_observed():
 def test_a_factor_is_a_scalar():
     with pytest.raises(ValueError, match=r"shape \(2,\).*must be a scalar"):
         ppl.log_density(lambda: ppl.factor(jnp.zeros(2)))({})
+
+
+def test_a_twist_is_a_scalar():
+    with pytest.raises(ValueError, match=r"twist 'twist' at test_effects.*shape \(2,\).*must be a scalar"):
+        ppl.log_density(lambda: ppl.twist(jnp.zeros(2)))({})
+
+
+def twisted():
+    x = normal("x")
+    ppl.twist(x, "of x")
+    ppl.twist(2.0 * x)
+    jax.vmap(ppl.twist)(jnp.arange(3.0))
+    return lax.cond(x > 0, lambda: ppl.twist(x), lambda: None), x
+
+
+def test_a_twist_is_no_weight():
+    """In no transformation: a program with twists is one that can be run as it is."""
+    assert ppl.seed(twisted)(KEY)[1] == ppl.seed(lambda: normal("x"))(KEY)
+    trace = ppl.simulate(twisted)(KEY)
+    assert list(trace.choices) == ["x"] and trace.log_weight == 0.0 and trace.deterministic == {}
+    assert trace.log_density == ppl.log_density(lambda: normal("x"))({"x": trace.choices["x"]})
+    assert list(ppl.trace_type(twisted)()) == ["x"]
+    at_one = ppl.condition(twisted, {"x": 1.0})
+    assert ppl.seed(ppl.weigh(at_one))(KEY)[1] == ppl.log_density(lambda: normal("x"))({"x": 1.0})
+    objective = lambda p: ppl.twist(p) or ppl.sample("x", dist.Normal(p, 1.0))  # noqa: E731
+    assert ppl.seed(inference.expectation_grad(objective))(KEY, 0.5) == 1.0
+    law = ppl.marginal(twisted, "x", inference.enumerate)
+    density = ppl.log_density(lambda: ppl.sample("y", law()))({"y": 1.0})
+    assert density == ppl.log_density(lambda: normal("x"))({"x": 1.0})
 
 
 @pytest.mark.parametrize("name", ["", "a/b", 3])

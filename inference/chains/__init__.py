@@ -1,0 +1,1 @@
+"""Chains of a kernel: how they run, what they have drawn, and whether to trust it."""

@@ -1,0 +1,1 @@
+"""Exact inference: enumeration and dynamic programming, conjugate pairs."""

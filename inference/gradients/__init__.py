@@ -1,0 +1,1 @@
+"""Gradients of expectations, and parameters that climb them."""

@@ -1,0 +1,1 @@
+"""Markov kernels that keep the measure of a program, and what they are joined by."""

@@ -1,0 +1,1 @@
+"""Weighted particles: importance sampling and sequential Monte Carlo."""

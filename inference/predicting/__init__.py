@@ -1,0 +1,1 @@
+"""What a program says of other data, and how well it would have said it."""

@@ -27,7 +27,8 @@ from .marginal import marginal
 from .memoise import mem
 from .normalize import normalize
 from .partly import Partly, partly, prefix
-from .population_walk import Cloud, Draw, Extension, Policy, Reduction, populate
+from .policy import Cloud, Draw, Extension, Policy, Reduction
+from .population_walk import populate
 from .reweigh import reweigh
 from .seed import seed
 from .selection import Selection, select

@@ -13,7 +13,7 @@ from ..ppl import UnsupportedError
 from ..ppl.effects import Effect, Site
 from ..ppl.laws import without_event
 from ..ppl.members import Kind, map_members
-from ..ppl.population_walk import Cloud, Extension
+from ..ppl.policy import Cloud, Extension
 from ..ppl.staging import Staged
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..ppl.population_walk import Draw, populate
+from ..ppl.policy import Draw
+from ..ppl.population_walk import populate
 from .budget import Budget
 from .denoted import Reading, members, side, spread
 from .report import Report, asserting, name_of

@@ -580,7 +580,7 @@ POPULATIONS = [
     _mutant(
         "advice is given twice",
         "particles_of_an_adapted_filter_weigh_the_same",
-        "ppl.population_walk",
+        "ppl.policy",
         "twist = jnp.where(final, twist, jnp.zeros_like(twist))",
         "twist = twist",
     ),
@@ -852,7 +852,7 @@ KERNELS = [
         "the retained particle gets another past, but not its weight",
         "particle_gibbs_with_ancestor_sampling",
         "ppl.population_walk",
-        "return _take_cloud(cloud, index), index if track else None, reindex(live, index)",
+        "return cloud.taken(index), index if track else None, reindex(live, index)",
         "return cloud, index if track else None, reindex(live, index)",
     ),
     _mutant(

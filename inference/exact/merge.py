@@ -14,7 +14,7 @@ from ...ppl import compat
 from ...ppl.choices import Address
 from ...ppl.effects import Site, sample_at
 from ...ppl.members import rows
-from ...ppl.population_walk import Cloud, Reduction
+from ...ppl.policy import Cloud, Reduction
 from ...semantics.branch import Branch, TooManyRuns
 from ..gradients.held import held
 from .reachable import count_states

@@ -16,7 +16,8 @@ from ...ppl.effects import Effect, Site, emit, sample_p
 from ...ppl.errors import did_you_mean
 from ...ppl.interpreter import Handler, interpret
 from ...ppl.members import map_members
-from ...ppl.population_walk import Cloud, Extension, populate
+from ...ppl.policy import Cloud, Extension
+from ...ppl.population_walk import populate
 from ...ppl.random_key import refuse_keys
 from ...ppl.staging import Staged, stage
 from ...semantics.branch import Branch, has_finite_support

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ...ppl.population_walk import Cloud
+from ...ppl.policy import Cloud
 
 FLOOR = 0.01
 

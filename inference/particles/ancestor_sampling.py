@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 
 from ...ppl.choices import Address
 from ...ppl.effects import sample_at
-from ...ppl.population_walk import Cloud
+from ...ppl.policy import Cloud
 from .follow import Follow
 from .smc import ResampleOthers
 

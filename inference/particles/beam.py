@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...ppl.choices import Address
+from ...ppl.policy import Cloud, Reduction
 from ...ppl.population import Population
-from ...ppl.population_walk import Cloud, Reduction, populate
+from ...ppl.population_walk import populate
 from ...semantics.branch import Branch
 from .advice import advised
 from .importance import check_size

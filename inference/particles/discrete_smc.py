@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from ...ppl import Selection
 from ...ppl.choices import Address
 from ...ppl.effects import Site, sample_at
+from ...ppl.policy import Cloud, Draw, Extension
 from ...ppl.population import Population
-from ...ppl.population_walk import Cloud, Draw, Extension, populate
+from ...ppl.population_walk import populate
 from ...ppl.staging import Staged, stage
 from ...semantics.branch import has_finite_support
 from .advice import advised

@@ -7,7 +7,7 @@ from ...ppl.carried import carried, of_member_0
 from ...ppl.density import reach, score, unreached
 from ...ppl.effects import Site
 from ...ppl.members import Kind, map_members
-from ...ppl.population_walk import Cloud, Draw, Extension
+from ...ppl.policy import Cloud, Draw, Extension
 
 
 class Follow(Draw):

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from ...ppl import AddressError, ChoiceError, Masked, Trace
 from ...ppl.choices import Address
 from ...ppl.effects import deterministic_at
-from ...ppl.population_walk import Cloud
+from ...ppl.policy import Cloud
 
 _ESS, _RESAMPLED, _TIME = " ess", " resampled", " time"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ...ppl.population_walk import Draw, populate
+from ...ppl.policy import Draw
+from ...ppl.population_walk import populate
 from ...semantics.static.check import refuse
 from .retained import Retain, populate_retaining
 

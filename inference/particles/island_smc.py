@@ -8,8 +8,9 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from ...ppl.policy import Cloud, Reduction
 from ...ppl.population import Population
-from ...ppl.population_walk import Cloud, Reduction, populate
+from ...ppl.population_walk import populate
 from ...semantics.static.check import refuse
 from .advice import advised
 from .importance import check_size

@@ -13,8 +13,8 @@ from jax import lax
 
 from ... import ppl
 from ...ppl import Trace, UnsupportedError
+from ...ppl.policy import Cloud
 from ...ppl.population import Population
-from ...ppl.population_walk import Cloud
 from ...ppl.program_law import log_mean
 from ...ppl.staging import stage
 from ..kernels.compose import KernelError
@@ -75,13 +75,7 @@ class ResampleMove:
 
         with ppl.scope("start"):
             states = jax.vmap(begin)(jnp.arange(self.n))
-        cloud = Cloud(
-            states.trace.log_weight,
-            jnp.zeros((), float),
-            jnp.arange(self.n, dtype=jnp.int32),
-            jnp.zeros((), jnp.int32),
-            jnp.full((), -1, jnp.int32),
-        )
+        cloud = Cloud.begin(self.n)._replace(log_weight=states.trace.log_weight)
         return Particles(cloud, states)
 
     def stage(

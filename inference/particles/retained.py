@@ -17,8 +17,9 @@ from ...ppl.effects import Guard, Site, remake
 from ...ppl.given import check_given
 from ...ppl.interpreter import Handler, interpret
 from ...ppl.members import Members, map_members
+from ...ppl.policy import Cloud, Draw, Extension
 from ...ppl.population import Population
-from ...ppl.population_walk import Cloud, Draw, Extension, populate
+from ...ppl.population_walk import populate
 from ...ppl.reweigh import reweigh_site
 from ...ppl.staging import Staged, stage
 from ...ppl.weigh import weigh_site

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...ppl.effects import sample_at
+from ...ppl.policy import Cloud, Draw, Reduction
 from ...ppl.population import log_growth_of
-from ...ppl.population_walk import Cloud, Draw, Reduction, populate
+from ...ppl.population_walk import populate
 from ...semantics.static.check import refuse
 from ..kernels.kernel import Kernel
 from .advice import advised

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from ...ppl import factor, scope, select
-from ...ppl.population_walk import Cloud, Reduction, populate
+from ...ppl.policy import Cloud, Reduction
+from ...ppl.population_walk import populate
 from ...ppl.program_law import log_mean
 from ..kernels.kernel import Kernel
 from ..kernels.mh import mh

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .. import inference
+
 
 @dataclass(frozen=True)
 class Genealogy:
@@ -38,34 +40,32 @@ class Genealogy:
         return np.array(slots[::-1])
 
 
-def genealogy(tokens, ancestors, increments, ess_threshold: float, weight) -> Genealogy:
-    """Puts a run's records together.
+def genealogy(tokens, run: inference.Genealogy | None, weight) -> Genealogy:
+    """Puts what is known of a run together.
 
     Args:
       tokens: int ``[T, n]``, drawn by each slot at each step.
-      ancestors: int ``[T, n]``: slot j continues slot ``ancestors[t, j]`` after step t.
-      increments: float ``[T, n]``, the log weights that each step's resampler was given.
-      ess_threshold: in units of n.
+      run: its genealogy, with a suspension after each step; None if nothing was weighed.
       weight: float ``[n]``, the final normalised weights; NaN if no particle has weight.
     """
-    tokens, ancestors = np.asarray(tokens), np.asarray(ancestors)
-    increments = np.asarray(increments, np.float64)
+    tokens = np.asarray(tokens)
     steps, n = tokens.shape
-    own = np.arange(n)
-    parents = np.vstack([own[None], ancestors[:-1]])
-
-    top = increments.max(axis=1, keepdims=True)
-    scaled = np.exp(increments - np.where(np.isfinite(top), top, 0.0))
-    total, squares = scaled.sum(axis=1), (scaled**2).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ess = np.where(total > 0, total**2 / squares, 0.0)
-        log_mean = np.log(total / n) + np.where(np.isfinite(top), top, 0.0)[:, 0]
-    resampled = (ess < ess_threshold * n) & (total > 0) | np.any(ancestors != own, axis=1)
-    resampled[-1] = False
-    scale = np.append(0.0, np.cumsum(np.where(resampled, log_mean, 0.0))[:-1])
-
+    run = run or _unweighed(steps, n)
+    parents = np.vstack([np.arange(n), run.ancestors[:-1]])
     share = np.zeros((steps, n))
     share[-1] = np.nan_to_num(np.asarray(weight, np.float64))
     for t in range(steps - 1, 0, -1):
         share[t - 1] = np.bincount(parents[t], share[t], n)
-    return Genealogy(tokens, parents, resampled, increments + scale[:, None], ess, log_mean + scale, share)
+    log_weight = np.asarray(run.log_weight, np.float64)
+    log_evidence = np.logaddexp.reduce(log_weight, axis=1) - np.log(n)
+    return Genealogy(tokens, parents, run.resampled, log_weight, run.ess, log_evidence, share)
+
+
+def _unweighed(steps: int, n: int) -> inference.Genealogy:
+    return inference.Genealogy(
+        ancestors=np.tile(np.arange(n), (steps, 1)),
+        ess=np.full(steps, float(n)),
+        resampled=np.zeros(steps, bool),
+        log_weight=np.zeros((steps, n)),
+        time=np.arange(steps),
+    )

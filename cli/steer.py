@@ -103,15 +103,12 @@ def run(options: argparse.Namespace, progress: Progress) -> Steered:
         compiled = jax.jit(_program(options)).lower(*arguments).compile()
     ready = time.perf_counter()
     with progress.stage(f"write {options.particles} x {options.max_tokens} tokens"):
-        population, estimates, choices, recorded = _wait(compiled, arguments)
+        trace, estimates = _wait(compiled, arguments)
     finished = time.perf_counter()
 
-    tokens = np.asarray(choices["text"])
-    own = np.broadcast_to(np.arange(options.particles), tokens.shape)
-    ancestors = next(iter(jax.tree.leaves(choices.get("resample"))), own)
-    increments = recorded.get("log_weight", np.zeros(tokens.shape))
+    tokens = np.asarray(trace.choices["text"])
     weight = np.nan_to_num(np.asarray(estimates["weight"], float))
-    ancestry = genealogy(tokens, ancestors, increments, options.ess_threshold, weight)
+    ancestry = genealogy(tokens, None if constraint is None else inference.genealogy(trace), weight)
     drawn, endings = find_endings(lm, tokens, ancestry.parents, constraint, options.stop)
     timings = {
         "load_s": loaded - started,
@@ -119,7 +116,7 @@ def run(options: argparse.Namespace, progress: Progress) -> Steered:
         "run_s": finished - ready,
         "tokens_per_s": int(drawn.sum()) / (finished - ready),
     }
-    return _steered(options, lm, population, estimates, ancestry, drawn, endings, timings)
+    return _steered(options, lm, trace.value, estimates, ancestry, drawn, endings, timings)
 
 
 # ------------------------------------------------------------------ what is run
@@ -158,12 +155,8 @@ def _arguments(options, lm, constraint) -> tuple:
 
 
 def _program(options) -> Callable:
-    """``(key, lm, prompt, constraint, temperature) -> (population, estimates, choices, log weights)``."""
+    """``(key, lm, prompt, constraint, temperature) -> (trace, estimates)``."""
     resampler = getattr(inference, options.resampler)
-
-    def recording(log_weights):
-        ppl.deterministic("log_weight", log_weights)
-        return resampler(log_weights)
 
     def story(lm, prompt, constraint, temperature):
         return lm.generate(
@@ -175,12 +168,11 @@ def _program(options) -> Callable:
             constraint=constraint,
         )
 
-    simulate = ppl.simulate(inference.smc(story, options.particles, recording, options.ess_threshold))
+    simulate = ppl.simulate(inference.smc(story, options.particles, resampler, options.ess_threshold))
 
     def steered(*arguments):
         trace = simulate(*arguments)
-        estimates = {name: getattr(trace.value, name) for name in ESTIMATES}
-        return trace.value, estimates, trace.choices, trace.deterministic
+        return trace, {name: getattr(trace.value, name) for name in ESTIMATES}
 
     return steered
 

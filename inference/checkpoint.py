@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ppl import BorelaxError, UnsupportedError
+from ..ppl import BorelaxError, UnsupportedError, compat
 
 
 class CheckpointError(BorelaxError, ValueError):
@@ -22,36 +23,50 @@ class CheckpointError(BorelaxError, ValueError):
 
 
 def kept_scan(
-    folder: str | os.PathLike, about: Mapping[str, str], init: Callable, step: Callable, xs: Sequence
+    folder: str | os.PathLike,
+    about: Mapping[str, Any],
+    given: Mapping[str, Any],
+    init: Callable,
+    step: Callable,
+    xs: Sequence,
 ):
     """``(carry, [out, ...])`` of a scan over ``xs`` of which every step is kept in a file.
 
-    If the folder has the files of the first steps, these are not run again, but for the very first: what it gives must
-    be what is in its file, to the last bit. So neither another program is mistaken for this one, nor a device that does
-    not compute the same twice for one that does (for a GPU, see ``--xla_gpu_deterministic_ops``).
+    The folder knows what it is of: a hash of all that is given, and of the program that ``step`` is, its constants
+    included. If it has the files of the first steps, these are not run again, but for the very first: what it gives
+    must be what is in its file, to the last bit. So neither another program is mistaken for this one, nor a device that
+    does not compute the same twice for one that does (for a GPU, see ``--xla_gpu_deterministic_ops``).
 
     A file appears as a whole or not at all, also if the machine stops: it is written under another name, flushed to the
     disk and renamed.
 
     Args:
-      about: what this is a scan of, in hashes or words. A folder that says otherwise is refused.
-      init: ``() -> carry``.
-      step: ``(carry, x) -> (carry, out)``, compiled, of pytrees of arrays. It is given a carry as NumPy arrays.
+      about: what else this is a scan of, by name: options, and what is static. A folder that says otherwise is refused.
+      given: what there is for ``init`` and ``step`` besides, by keyword: pytrees of arrays.
+      init: ``(**given) -> carry``.
+      step: ``(carry, x, **given) -> (carry, out)``, compiled, of pytrees of arrays. Its carry are NumPy arrays.
       xs: what to give to the steps.
 
     Raises:
       CheckpointError: the folder is of something else, or a file in it cannot be read.
+      UnsupportedError: what is given is not known, in ``jit`` or ``vmap``.
     """
+    _refuse_tracers(given)
     folder = Path(folder)
-    likes = jax.eval_shape(step, jax.eval_shape(init), xs[0])
+    program, likes = jax.make_jaxpr(step, return_shape=True)(jax.eval_shape(init, **given), xs[0], **given)
     _refuse_keys(likes)
-    _claim(folder, about)
+    of_all = {name: hashed(x) for name, x in given.items()} | {
+        "steps": hashed(xs),
+        "program": _identity(program),
+    }
+    about = {name: _hash(_spelled(x)) for name, x in about.items()} | of_all
+    _claim(folder, about | {"JAX": f"{jax.__version__} on {jax.default_backend()}"})
     files = [folder / f"part-{number:05}.npz" for number in range(len(xs))]
 
     def run(carry, x):
-        return jax.tree.map(np.asarray, step(jax.tree.map(np.asarray, carry), x))
+        return jax.tree.map(np.asarray, step(jax.tree.map(np.asarray, carry), x, **given))
 
-    first = run(init(), xs[0])
+    first = run(init(**given), xs[0])
     if files[0].exists():
         _check_same(files[0], first, likes)
     else:
@@ -65,14 +80,6 @@ def kept_scan(
     return carry, [_read(file, likes)[1] for file in files]
 
 
-def refuse_tracers(tree: Any) -> None:
-    """Refuses arguments whose values are not known: of a run that is compiled, nothing can be kept."""
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
-        raise UnsupportedError(
-            "a run that writes checkpoints cannot be compiled: call it outside jit and vmap"
-        )
-
-
 def hashed(tree: Any) -> str:
     """A hash of arrays, and of how they are arranged."""
     leaves, structure = jax.tree.flatten(tree)
@@ -83,6 +90,50 @@ def hashed(tree: Any) -> str:
         array = np.asarray(leaf)
         found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return found.hexdigest()
+
+
+# ------------------------------------------------------------------------- what a folder is of
+
+
+def _identity(program: compat.ClosedJaxpr) -> str:
+    """A hash of a program and of its constants, the same in all processes."""
+    return _hash(_spelled(program) + hashed(list(_constants(program))))
+
+
+def _constants(program: compat.Jaxpr | compat.ClosedJaxpr) -> Iterator[Any]:
+    """All that are written into a program, or that it closes over."""
+    yield from getattr(program, "consts", ())
+    for eqn in program.eqns:
+        yield from (atom.val for atom in eqn.invars if isinstance(atom, compat.Literal))
+        for inner in jax.tree.leaves(eqn.params, is_leaf=_is_program):
+            if _is_program(inner):
+                yield from _constants(inner)
+
+
+def _is_program(x: Any) -> bool:
+    return isinstance(x, compat.Jaxpr | compat.ClosedJaxpr)
+
+
+def _spelled(x: Any) -> str:
+    """As it shows itself, without what differs from process to process: addresses, and the order of sets.
+
+    >>> _spelled([object()]), _spelled({"b", "a"})
+    ('[<object object at >]', "{'a', 'b'}")
+    """
+    text = re.sub(r"0x[0-9a-f]+", "", str(x))
+    return re.sub(r"\{([^{}:]*)\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", text)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse_tracers(tree: Any) -> None:
+    """Of a run that is compiled, nothing can be kept."""
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
+        raise UnsupportedError(
+            "a run that writes checkpoints cannot be compiled: call it outside jit and vmap"
+        )
 
 
 # ------------------------------------------------------------------------- files

@@ -4,7 +4,7 @@ from .catalogue import load_pretrained as _load_pretrained
 from .constraint import Constraint, regex
 from .decoder import Decoder, DecoderConfig
 from .language_model import LanguageModel, Prompt, PromptError, State
-from .linear_gaussian import LinearGaussian, Moments
+from .linear_gaussian import LinearGaussian, Moments, StateSpaceError
 from .random_model import random
 from .token_distribution import TokenDistribution
 from .tokens import Tokenizer

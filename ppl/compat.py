@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.extend import core as jex
+from jax.interpreters import partial_eval
 
 Jaxpr, ClosedJaxpr, JaxprEqn, Literal, DropVar = (
     jex.Jaxpr,
@@ -68,6 +69,12 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
 def evaluate(closed: ClosedJaxpr, args) -> list:
     """Evaluates a closed jaxpr."""
     return jex.jaxpr_as_fun(closed)(*args)
+
+
+def needed(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """A closed jaxpr without the equations that no output depends on."""
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    return ClosedJaxpr(jaxpr, closed.consts)
 
 
 def trace_state():

@@ -117,7 +117,7 @@ def twist(log_potential, name: str | None = None) -> None:
     It is no weight: the program's measure is the same, whatever the advice, and where nobody resamples it does nothing.
     The best potential of a run is the mass of what is still to come, given where the run is: with that of the next
     observation, ``smc`` is an auxiliary particle filter. It holds until the next suspension (see ``inference.smc``); a
-    second one before that is multiplied in. Inside a while_loop it is not heard.
+    second one before that is multiplied in. Inside a while_loop it is not heard, nor where it is infinite or NaN.
 
     Sources: Pitt and Shephard, *Filtering via simulation: auxiliary particle filters*, JASA 94 (1999); Whiteley and
     Lee, *Twisted particle filters*, Annals of Statistics 42 (2014).

@@ -152,11 +152,12 @@ class Policy(Protocol):
         """
         ...
 
-    def link(self, address: Address, log_weight) -> jax.Array:
+    def link(self, address: Address, log_weight, came_from) -> jax.Array:
         """Called for each step of a scan from the last but one to the first, when the scan is over, if the policy looks
         behind: which member each of the next step is to come from.
 
-        ``log_weight`` has what they weigh together ``[n, n]``, with one row for each of the next step.
+        ``log_weight`` has what they weigh together ``[n, n]``, with one row for each of the next step;
+        ``came_from`` says which one that came from when it was drawn.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,9 @@ class Population:
         ``(n / (n - 1))^g`` in the mean, g being their number. Reaches its cap of 1 when all members descend from one:
         then it only says that n is small for so many steps.
 
+        It is computed as ``v - (r - 1) (1 - v)`` with ``v = n / (n - 1) sum_e (W_e - 1 / n)^2``, which is the same,
+        and keeps its digits where weights are nearly equal.
+
         Source: Lee and Whiteley, *Variance estimation in the particle filter*, Biometrika 105 (2018), for multinomial
         resampling. For schemes that spread less their power of g would make the error too small.
         """
@@ -89,10 +93,11 @@ class Population:
         if n == 1:
             return jnp.full((), jnp.inf, self.log_weight.dtype)
         family = jnp.zeros(n, self.log_weight.dtype).at[self.origin].add(self.weight)
-        of_a_step = jnp.log(n / (n - 1))
+        spread = n * jnp.var(family, ddof=1)
+        of_a_step = math.log1p(1 / (n - 1))
         log_growth = self.generations * of_a_step if self.log_growth is None else self.log_growth
-        growth = jnp.exp(log_growth + of_a_step)
-        return jnp.sqrt(jnp.clip(1.0 - growth * (1.0 - jnp.sum(family**2)), 0.0, 1.0))
+        variance = jnp.clip(spread - jnp.expm1(log_growth) * (1.0 - spread), 0.0, 1.0)
+        return jnp.sqrt(jnp.where(jnp.sum(family > 0) == 1, 1.0, variance))
 
     @property
     def weight(self) -> jax.Array:

@@ -385,7 +385,7 @@ class _Walk:
         left,
         arguments: Callable,
         xs: Sequence,
-        inside,
+        moved,
         scope: Address,
         wanted: Sequence[bool],
     ):
@@ -410,16 +410,18 @@ class _Walk:
         self.points += 1
 
         def back(index, step):
-            (live, log_weight), choices, xs = step
+            (live, log_weight), choices, xs, *moves = step
             given = jax.tree.map(lambda x: x[index], choices)
             log_ahead = jax.vmap(weigh, in_axes=(0, None, None))(given, live, xs)
-            index = self.policy.link(address, log_weight + log_ahead)
+            came_from = _compose(_compose(*moves), index)
+            index = self.policy.link(address, log_weight + log_ahead, came_from)
             return index, index
 
         own = jnp.arange(size, dtype=jnp.int32)
+        inside, at_end = moved
         pairs = (slice(1, None), slice(None, -1)) if reverse else (slice(None, -1), slice(1, None))
         earlier, following = (partial(jax.tree.map, lambda x, part=part: x[part]) for part in pairs)
-        steps = earlier(left), following(choices), following(list(xs))
+        steps = earlier(left), following(choices), following(list(xs)), earlier(at_end), following(inside)
         first, lineage = lax.scan(back, own, steps, reverse=not reverse)
         lineage = jnp.concatenate([own[None], lineage] if reverse else [lineage, own[None]])
         return lineage, _compose(None if inside is None else inside[length - 1 if reverse else 0], first)
@@ -475,7 +477,8 @@ class _Walk:
             index = moved if tracked else None
         pending: list[str] = []
         looks_ahead = self.policy.ahead is not None and length > 1
-        inner = self.later_than_a_step(eqn, values, y_kinds, held, later) if looks_ahead else later
+        later_than_all = Later((*later.outs, *(False for _ in held)), later.beside)
+        inner = self.later_than_a_step(eqn, values, y_kinds, held, later) if looks_ahead else later_than_all
 
         def arguments(index, live, xs):
             own_consts = list(consts)
@@ -540,7 +543,7 @@ class _Walk:
             choices = [y if kind else _repeat(y, size) for y, kind in stacked]
             choices = jax.tree.unflatten(records, choices)
             again = partial(arguments, None)
-            lineage, index = self.draw_lineage(eqn, choices, left, again, xs, inside, scope, wanted)
+            lineage, index = self.draw_lineage(eqn, choices, left, again, xs, (inside, at_end), scope, wanted)
         ys = ys if lineage is None else [_along(y, lineage) if kind else y for y, kind in zip(ys, y_kinds)]
         ys = [Members(jnp.moveaxis(y, 0, 1)) if kind else y for y, kind in zip(ys, y_kinds)]
         left_over = [x if kind else _of_all(x) for x, kind in zip(live, end_kinds)]

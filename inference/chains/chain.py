@@ -137,6 +137,7 @@ class Chains:
         return adapt
 
 
+_FEWEST_LEFT = 10  # steps of a warmup, for a step size alone
 _numbered = jax.vmap(jax.random.fold_in, (0, None))
 
 
@@ -148,8 +149,23 @@ def _filled_up(slots: Slots, size: int) -> Slots:
 
 
 def _schedule(num_warmup: int) -> Stage:
-    """The stages of a warmup, each with an axis of its steps."""
-    from blackjax.adaptation.window_adaptation import build_schedule
+    """The stages of a warmup, each with an axis of its steps: Stan's.
 
-    in_window, ends_window = jnp.asarray(build_schedule(num_warmup)).reshape(num_warmup, 2).T
-    return Stage(in_window == 1, ends_window == 1, jnp.arange(num_warmup) == num_warmup - 1)
+    Without 150 steps to go through, it is 15% of them, one window, and 10%; but here ten at the least, as a search for
+    a step size that starts anew with a few steps left ends anywhere. Below twenty there is no window.
+    """
+    begin, end, size = 75, num_warmup - 50, 25
+    if num_warmup < 150:
+        begin = int(0.15 * num_warmup)
+        end = size = num_warmup - max(int(0.1 * num_warmup), _FEWEST_LEFT)
+    if num_warmup < 2 * _FEWEST_LEFT:
+        begin = end
+    step = np.arange(num_warmup)
+    ends_window = np.zeros(num_warmup, bool)
+    last = begin
+    while last < end:
+        # A window that the next one, of twice the size, has no room behind takes all that is left.
+        last = last + size if last + 3 * size <= end else end
+        ends_window[last - 1] = True
+        size *= 2
+    return Stage(*map(jnp.asarray, ((begin <= step) & (step < end), ends_window, step == num_warmup - 1)))

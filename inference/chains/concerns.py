@@ -244,9 +244,9 @@ def _divergences(info: Trajectory) -> Iterator[str]:
     if number:
         yield (
             f"{number} of {draws} trajectories diverged: somewhere the posterior bends too sharply for this step "
-            "size, and the draws miss that place. Ask for smaller steps (target_acceptance=0.95, say), or write the "
-            "program so that it bends less: a location plus a scale times a standard site, in place of a site with "
-            "that location and scale."
+            "size, and the draws miss that place. Ask for smaller steps (target_acceptance=0.95, say; of meads, a "
+            "smaller step_size), or write the program so that it bends less: a location plus a scale times a standard "
+            "site, in place of a site with that location and scale."
         )
 
 
@@ -265,8 +265,9 @@ def _cut_short(info: Trajectory) -> Iterator[str]:
     share = float(np.mean(info.cut_short))
     if share:
         yield (
-            f"{share:.1%} of the trajectories were cut short at their largest length, which is slow but not wrong: a "
-            "longer warmup, dense=True or another scale of the sites lets them be shorter."
+            f"{share:.1%} of the trajectories were cut short at the most steps they may take, which is slow but not "
+            "wrong: a longer warmup, another scale of the sites or, of nuts, dense=True lets them be shorter; a larger "
+            "max_doublings or max_steps lets them go on."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class Devices:
     mesh: Mesh | None
 
     @classmethod
-    def among(cls, devices: Sequence[jax.Device] | None, num_chains: int) -> Devices:
+    def among(cls, devices: Iterable[jax.Device] | None, num_chains: int) -> Devices:
         """Those devices, for that many chains.
 
         Raises:
@@ -34,6 +34,9 @@ class Devices:
         """
         if devices is None:
             return cls(None)
+        if not isinstance(devices, Iterable):
+            raise TypeError(f"devices are a list of some, such as jax.devices(), not {devices!r}")
+        devices = list(devices)
         wrong = [device for device in devices if not isinstance(device, jax.Device)]
         if wrong:
             raise TypeError(f"devices are a list of some, such as jax.devices(), and {wrong[0]!r} is none")

@@ -2,7 +2,7 @@
 
 Functions of ``[chain, draw, ...]``; every number in the further axes is looked at by itself, and chains are split in
 halves throughout. They return NumPy arrays and compute in double precision; in ``jit`` and ``vmap`` they are part of
-what is compiled, in the precision of what they are given.
+what is compiled, in the precision of what they are given. Of what has no such axes they raise ``ValueError``.
 
 Source: Vehtari, Gelman, Simpson, Carpenter and Bürkner, *Rank-normalization, folding, and localization: an improved
 R-hat for assessing convergence of MCMC*, Bayesian Analysis 16 (2021).
@@ -119,7 +119,7 @@ def energy_bfmi(energy):
     >>> bool(energy_bfmi(energy)[0] > 1.8), bool(energy_bfmi(np.cumsum(energy, 1))[0] < 0.3)
     (True, True)
     """
-    energy = as_floats(energy)
+    energy = _chains(energy)
     xp = array_module(energy)
     if energy.shape[1] < FEWEST:
         return xp.full(len(energy), xp.nan)
@@ -143,6 +143,7 @@ def _ess(x):
     xp, (chains, draws, _) = array_module(x), x.shape
     is_still = xp.all(x == x[:1, :1], axis=(0, 1))
     x = x - x.mean((0, 1))  # in single precision, far from zero little is left of differences
+    x = x / xp.where(is_still, 1, xp.abs(x).max((0, 1)))  # and squares may be too large or too small
     covariance = _autocovariance(x)
     within = covariance[0] * draws / (draws - 1)
     overall = covariance[0] + x.mean(1).var(0, ddof=1)
@@ -202,9 +203,23 @@ def _quantiles_of_ranks(twice, size: int, dtype):
     return xp.where(twice <= size + 1, below, -below)
 
 
+def _chains(x):
+    """
+    Raises:
+      ValueError: these are no chains of draws.
+    """
+    x = as_floats(x)
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(
+            f"draws are [chain, draw, ...], of one chain or more; these have the shape {x.shape}: of a single chain, "
+            "write x[None]"
+        )
+    return x
+
+
 def _of_halves(diagnose: Callable, x):
     """What is found of the halves of chains, for each number; NaN where one of its draws is."""
-    x = as_floats(x)
+    x = _chains(x)
     xp, shape, half = array_module(x), x.shape[2:], x.shape[1] // 2
     if x.shape[1] < FEWEST:
         return xp.full(shape, xp.nan)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ...ppl import Trace
 from ..arguments import Static, split
-from ..checkpoint import hashed, kept_scan, refuse_tracers
+from ..checkpoint import kept_scan
 from ..kernels.kernel import Kernel, State
 from ..progress import Progress
 from .chain import Chains, Slots
@@ -129,35 +129,33 @@ def _in_parts(chains: Chains, num_chains: int, folder: str | os.PathLike, every:
     """``(static, key, init, arrays) -> Draws``, which keeps every part of them in a folder."""
 
     @partial(jax.jit, static_argnums=0)
-    def begin(static: Static, key, init, arrays):
-        start = lambda own, arrays: chains.begin(*own, static.filled(arrays))  # noqa: E731
-        return chains.devices.spread(start)((jax.random.split(key, num_chains), init), arrays)
+    def begin(static: Static, key, arguments):
+        init, arrays = arguments
+        begun = lambda own, arrays: chains.begin(*own, static.filled(arrays))  # noqa: E731
+        return chains.devices.spread(begun)((jax.random.split(key, num_chains), init), arrays)
 
     @partial(jax.jit, static_argnums=0)
-    def go_on(static: Static, key, arrays, carry, slots: Slots):
+    def go_on(static: Static, carry, slots: Slots, key, arguments):
         def part(own, given):
             arrays, slots = given
             return chains.go_on(*own, slots, static.filled(arrays))
 
-        states, started = carry
+        (states, started), (_, arrays) = carry, arguments
         own = jax.random.split(key, num_chains), states
         states, drawn = chains.devices.spread(part)(own, (arrays, slots))
         return (states, started), drawn
 
     def run(static: Static, key, init, arrays) -> Draws:
-        refuse_tracers((key, init, arrays))
         slots, counts = zip(*chains.parts(every))
-        first = partial(begin, static, key, init, arrays)
-        step = partial(go_on, static, key, arrays)
         about = {
             "options": f"{chains.num_samples=} {chains.num_warmup=} {chains.thin=} {num_chains=} {every=}",
-            "devices": str(chains.devices.count),
-            "progress": str(chains.report is not None),
-            "key": hashed(key),
-            "arguments": hashed((arrays, init)),
-            "JAX": f"{jax.__version__} on {jax.default_backend()}",
+            "devices": chains.devices.count,
+            "progress": chains.report is not None,
+            "static arguments": static,
         }
-        (state, started), drawn = kept_scan(folder, about, first, step, slots)
+        given = {"key": key, "arguments": (init, arrays)}
+        first, step = partial(begin, static), partial(go_on, static)
+        (state, started), drawn = kept_scan(folder, about, given, first, step, slots)
         kept = [jax.tree.map(lambda x: x[:, :n], part) for part, n in zip(drawn, counts)]
         traces, infos = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *kept)
         return _draws(*jax.tree.map(jnp.asarray, (state, traces, infos, started)))

@@ -71,13 +71,11 @@ class _Flow(Dataflow[Use]):
         return max(uses, key=lambda use: use.how, default=NOTHING)
 
     def chosen(self, predicate: Use, value: Use, eqn: compat.JaxprEqn, here: Position) -> Use:
-        """A ``while_loop`` has no derivative in reverse, by which what is linear is taken apart."""
-        if predicate.how or (value.how and eqn.primitive.name == "while"):
-            return Use(Dependence.OTHER, _spelled(eqn))
-        return value
+        return Use(Dependence.OTHER, _spelled(eqn)) if predicate.how else value
 
     def slice(self, value: Use, here: Position) -> Use:
-        return _at_least(value, Dependence.MOVED)
+        """Of rows, a step may see one, or an element of one: indexed by the step instead, it is clear which."""
+        return Use(Dependence.MOVED, "a scan over it") if value.how == Dependence.ROWS else value
 
     def site(self, eqn: compat.JaxprEqn, operands: list[Use], here: Position) -> list[Use]:
         site, kind = eqn.params["site"].under(here.scope), eqn.primitive.name
@@ -175,10 +173,6 @@ def _keeps_rows(eqn: compat.JaxprEqn) -> bool:
 def _is_exact(old, new) -> bool:
     """Whether all numbers of one dtype are numbers of the other, and both are floats."""
     return all(jnp.issubdtype(x, jnp.floating) for x in (old, new)) and jnp.promote_types(old, new) == new
-
-
-def _at_least(use: Use, how: Dependence) -> Use:
-    return Use(max(use.how, how), use.cause) if use.how else use
 
 
 def _spelled(eqn: compat.JaxprEqn) -> str:

@@ -22,7 +22,7 @@ def collapse(program: Callable, site: str) -> Callable:
       site: the address of a ``sample`` site.
 
     Raises, when the program is traced:
-      AddressError: the program has no such site.
+      AddressError, SiteError: as ``conjugate`` does.
       UnsupportedError: as ``conjugate`` does; and where what is returned or recorded depends on the site's value.
 
     Source: Liu, *The collapsed Gibbs sampler in Bayesian computations with applications to a gene regulation problem*,

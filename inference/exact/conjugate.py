@@ -33,15 +33,21 @@ def conjugate(program: Callable, site: str) -> Callable:
     be multiplied, added to and summed up with others, all by what does not depend on the site. A parametrisation by
     logits is not conjugate.
 
-    The elements of a site stay independent, except where means are sums over them: then all are drawn together, after a
-    QR decomposition of the slopes of all means, ``[observations + elements, elements]``.
+    The elements of a site stay independent, except where means are sums over them, or there is a MultivariateNormal:
+    then all are drawn together, those of all plates as well, after a QR decomposition of the slopes of all means,
+    ``[observations + elements, elements]``. For a plate of many small events apply ``conjugate`` inside the ``vmap``.
+
+    The evidence of what is Gaussian, or has a Beta prior, is as precise as the likelihoods are. That of the others has
+    the rounding errors of log-gammas of their parameters, which count where there are millions of observations. A draw
+    is as fine as its floats are, however narrow the posterior.
 
     Args:
       program: any program.
       site: the address of a ``sample`` site. If it has a proposal, that is not used.
 
     Raises, when the program is traced:
-      AddressError: the program has no such site.
+      AddressError: the program has no such site, or it is observed.
+      SiteError: the address is not a string.
       UnsupportedError: the site's distribution has no conjugate pair, or its value is used for anything else: another
         parameter or likelihood, a factor, a later draw, a branch, an observation in a branch or a ``while_loop``. (What
         the program returns, and its ``deterministic`` values, may depend on it in any way.)

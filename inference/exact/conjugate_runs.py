@@ -5,15 +5,25 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ...ppl import Masked
+from ...ppl import Masked, compat
 from ...ppl.choices import align
-from ...ppl.effects import Effect, Site, emit, log_prob_formula
+from ...ppl.effects import Effect, Site, emit
 from ...ppl.interpreter import Handler
-from .conjugate_pairs import Pair, plain
+from .conjugate_pairs import Pair, log_density, plain
 from .conjugate_use import Conjugacy
 
 
-class Wait(Handler):
+class Quiet(Handler):
+    """Leaves out what is done for its effect alone, such as ``jax.debug.print``: this is no run of the program."""
+
+    def watches(self, eqn: compat.JaxprEqn) -> bool:
+        return bool(eqn.effects)
+
+    def equation(self, eqn: compat.JaxprEqn, values: list, state):
+        return super().equation(eqn, values, state) if eqn.outvars else ([], state)
+
+
+class Wait(Quiet):
     """Re-emits all sites but the one that waits, and the observations of it; records what is drawn.
 
     Of the site that waits, the record is its mean, which stands for its value, and the parameters of its prior.
@@ -58,7 +68,7 @@ class Finish(Replay):
         return super().site(kind, site, operands, given, state)
 
 
-class Terms(Replay):
+class Terms(Quiet, Replay):
     """Looks at the prior of the site and at the observations of it, at the value of each."""
 
     def __init__(self, conjugacy: Conjugacy):
@@ -83,7 +93,7 @@ class Joint(Terms):
     """State: the log density of the site's value and of the observations given it."""
 
     def prior(self, site: Site, operands, value, total):
-        density = site.sum(lambda effect, x: log_prob_formula(effect.distribution, x), operands, value)
+        density = site.sum(lambda effect, x: log_density(effect.distribution, x), operands, value)
         return total + density.astype(total.dtype), None
 
     def observation(self, site: Site, operands, value, total):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, MultivariateNormal
 
 from ...ppl import UnsupportedError
 from ...ppl.choices import Address
 from ...ppl.dataflow import Position
 from ...ppl.describe import effect_of, family
 from ...ppl.effects import Site
+from ...ppl.partly import Remaining
 from ...ppl.staging import SiteInfo, Staged
 from .affine_flow import Dependence, Use, affine_flow
 from .conjugate_pairs import PRIORS, Pair, Prior, plain
@@ -32,7 +33,7 @@ class Conjugacy:
       info: the site.
       prior: its family.
       pairs: for each observation that depends on it.
-      elementwise: whether its elements are independent given the observations, since each depends on one of them.
+      elementwise: whether its elements are independent, and each number that is observed depends on one of them.
       shown: what depends on the site's value and is no weight: deterministic sites, what the program returns.
     """
 
@@ -52,8 +53,10 @@ def conjugate_use(staged: Staged, info: SiteInfo) -> Conjugacy:
     prior = _prior(staged, info)
     found = _Uses(info, prior)
     returned = affine_flow(staged, info.address, found.visit)
-    statistics = all(pair.statistics for pair in found.pairs.values())
-    elementwise = prior.law is not None and statistics and found.most < Dependence.LINEAR
+    correlated = type(plain(effect_of(info).distribution)) is MultivariateNormal or any(
+        pair.residual and pair.rank for pair in found.pairs.values()
+    )
+    elementwise = not correlated and found.most < Dependence.LINEAR
     shown = [*found.shown, *(["what the program returns"] if any(use.how for use in returned) else [])]
     return Conjugacy(info, prior, found.pairs, elementwise, tuple(shown))
 
@@ -94,6 +97,8 @@ class _Uses:
             self._refuse(f"whether {kind} site {site} is reached depends on it, by {here.reached.cause}")
         if not any(use.how for use in uses):
             return
+        if kind == "sample" and isinstance(plain(numbered.distribution), Remaining):
+            self._refuse(f"the draw {site} of it is known in part: condition on all of it, or on none")
         if kind != "observe":
             what = "the log weight of factor" if kind == "factor" else "the law of a later draw,"
             self._refuse(f"{what} {site} depends on it")

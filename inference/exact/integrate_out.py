@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 from numpyro.distributions import Distribution
 
-from ...ppl import AddressError
+from ...ppl import AddressError, SiteError, compat
 from ...ppl.choices import Address, spell
-from ...ppl.effects import log_prob_formula
 from ...ppl.errors import did_you_mean
 from ...ppl.interpreter import Handler, interpret
 from ...ppl.staging import SiteInfo, Staged, stage
-from .conjugate_pairs import Pair
+from .conjugate_pairs import Pair, inside, log_density
 from .conjugate_runs import Finish, Joint, Parameters, Residuals, Wait
 from .conjugate_use import Conjugacy, conjugate_use
+from .element_slopes import element_slopes
 from .gaussian_posterior import gaussian_posterior
 
 
@@ -59,14 +59,18 @@ def integrate_out(program: Callable, site: str, args: tuple, kwargs: Mapping) ->
     def run(value, handler: Handler):
         return interpret(staged, handler, jnp.zeros((), float), {**choices, info.address: value})
 
-    posterior, value = _posterior(conjugacy, origin, parameters, run)
-    # Bayes' theorem, which has the evidence at every value. Where the posterior is, nothing is rounded away.
-    value = lax.stop_gradient(value)
+    def records(handler: Handler) -> Callable:
+        """``value -> records``, without what they do not need, which may have no derivative."""
+        closed, shape = jax.make_jaxpr(lambda value: run(value, handler)[2], return_shape=True)(origin)
+        closed, tree = compat.needed(closed), jax.tree.structure(shape)
+        return lambda value: jax.tree.unflatten(tree, compat.evaluate(closed, [value]))
+
+    posterior, value, log_density_there = _posterior(conjugacy, origin, parameters, records)
+    # Bayes' theorem, which has the evidence at every value, and the least to round away where the posterior is.
     joint = run(value, Joint(conjugacy))[1]
-    log_evidence = joint - jnp.sum(log_prob_formula(posterior, value))
     return Integrated(
         info,
-        jnp.where(joint == -jnp.inf, -jnp.inf, log_evidence),
+        jnp.where(joint == -jnp.inf, -jnp.inf, joint - log_density_there),
         posterior,
         value,
         conjugacy.shown,
@@ -75,8 +79,16 @@ def integrate_out(program: Callable, site: str, args: tuple, kwargs: Mapping) ->
 
 
 def _site(staged: Staged, site: str) -> SiteInfo:
+    if not isinstance(site, str):
+        raise SiteError(
+            f"a site is given by its address, a string, and not {site!r}: for several sites, transform the program "
+            "once for each"
+        )
     address = tuple(site.split("/"))
     sites = {info.address: info for info in staged.of_kind("sample")}
+    for info in staged.of_kind("observe"):
+        if info.address == address:
+            raise AddressError(f"{info} is observed, or conditioned on, so that there is no draw to replace")
     if address not in sites:
         known = list(map(spell, sites))
         raise AddressError(
@@ -86,37 +98,30 @@ def _site(staged: Staged, site: str) -> SiteInfo:
     return sites[address]
 
 
-def _posterior(conjugacy: Conjugacy, origin, parameters, run: Callable):
-    """The law of the site's value given all else, and a value where its density is high."""
-    if not conjugacy.elementwise:
-        return gaussian_posterior(lambda value: run(value, Residuals(conjugacy))[2], origin)
-    look = lambda value: run(value, Parameters(conjugacy))[2]  # noqa: E731
-    added = _statistics(conjugacy.pairs, origin, len(parameters), look)
-    posterior = conjugacy.prior.law(origin, *(x + more for x, more in zip(parameters, added)))
-    return posterior, posterior.mean
+def _posterior(conjugacy: Conjugacy, origin, parameters, records: Callable):
+    """The law of the site's value given all else, a value where its density is high, and the log density there."""
+    if conjugacy.prior.law is None:
+        return gaussian_posterior(records(Residuals(conjugacy)), origin, conjugacy.elementwise)
+    added = _statistics(conjugacy.pairs, origin, len(parameters), records(Parameters(conjugacy)))
+    posterior = conjugacy.prior.law(*(x + more for x, more in zip(parameters, added)))
+    value = lax.stop_gradient(inside(posterior))
+    return posterior, value, log_density(posterior, value)
 
 
 def _statistics(pairs: Mapping[Address, Pair], origin, count: int, look: Callable) -> list:
     """What the observations add to each of the prior's parameters, shaped like the site's value.
 
-    A parameter of theirs is ``slope * element + constant``. Its statistics belong to that element: they go back the way
-    that the element came, by the transpose of the linear map that it is.
+    A parameter of theirs is ``slope * element + constant``, and its statistics belong to that element.
     """
 
     def parameters(value):
         seen = look(value)
         return {a: parameter for a, (parameter, _) in seen.items()}, {a: t for a, (_, t) in seen.items()}
 
-    _, slopes, _ = jax.jvp(parameters, (origin,), (jnp.ones_like(origin),), has_aux=True)
-    _, back, statistics = jax.vjp(parameters, origin, has_aux=True)
-    sent = [
-        {a: _sloped(t[i], slopes[a], pairs[a].powers[i]) for a, t in statistics.items()} for i in range(count)
-    ]
-    return [back(cotangents)[0] for cotangents in sent]
-
-
-def _sloped(t, slope, power: int):
-    """What becomes ``slope ** power * t`` on its way back, on which it is multiplied by the slope."""
-    if power == 0:
-        return jnp.where(slope == 0, 0.0, t / jnp.where(slope == 0, 1.0, slope))
-    return t * slope ** (power - 1)
+    slopes, elements, statistics = element_slopes(parameters, origin)
+    added = [jnp.zeros(origin.size, origin.dtype) for _ in range(count)]
+    for a, of_site in statistics.items():
+        for i, (t, power) in enumerate(zip(of_site, pairs[a].powers)):
+            sloped = t * slopes[a] ** power if power else jnp.where(slopes[a] == 0, 0.0, t)
+            added[i] = added[i].at[elements[a]].add(sloped.astype(origin.dtype))
+    return [x.reshape(origin.shape) for x in added]

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from ... import ppl
+from ...ppl import UnsupportedError
 from .expectation_grad import expectation_value_and_grad
 from .fitted import Fit
 
@@ -49,12 +50,20 @@ class Ascent:
         return list(numbers.reshape(-1, every))
 
     def begin(self, params, state) -> Place:
-        """The place before the first step; the optimizer knows nothing yet if ``state`` is None."""
+        """The place before the first step; the optimizer knows nothing yet if ``state`` is None.
+
+        Raises:
+          TypeError: the state is of another optimizer, or of other params.
+        """
         nowhere = jax.tree.map(lambda x: jnp.array(False), params)
         fault = {"objective": jnp.array(False), "gradient": nowhere, "params": nowhere}
-        return Place(
-            params, params, jnp.int32(0), fault, self.optimizer.init(params) if state is None else state
-        )
+        begun = self.optimizer.init(params)
+        if state is not None and _shapes(state) != _shapes(begun):
+            raise TypeError(
+                "state is not what this optimizer remembers of such params: give it that of a fit by the same "
+                "optimizer, found.state"
+            )
+        return Place(params, params, jnp.int32(0), fault, begun if state is None else state)
 
     def go_on(self, key, place: Place, numbers, args) -> tuple[Place, jax.Array]:
         """The place after the steps of these numbers, and the estimate of the objective before each of them."""
@@ -83,7 +92,15 @@ class Ascent:
         def step(place: Place, number):
             value, grads = estimate(jax.random.fold_in(key, number), place.params, *args)
             downhill = jax.tree.map(jnp.negative, grads)
-            updates, state = update(downhill, place.state, place.params, value=-value)
+            try:
+                updates, state = update(downhill, place.state, place.params, value=-value)
+            except TypeError as error:
+                if "value_fn" not in str(error):
+                    raise
+                raise UnsupportedError(
+                    "this optimizer searches along a line, for which it evaluates the objective; of one that is "
+                    "estimated, no two values can be compared. Take one that follows gradients, such as optax.adam"
+                ) from error
             params = apply_updates(place.params, updates)
             fault = {"objective": value, "gradient": grads, "params": params}
             fault = jax.tree.map(lambda x: ~jnp.all(jnp.isfinite(x)), fault)
@@ -97,3 +114,9 @@ class Ascent:
             return kept._replace(fault=fault), value
 
         return step
+
+
+def _shapes(state: Any) -> tuple:
+    """How a state is arranged, and the shapes and dtypes of its arrays."""
+    leaves, structure = jax.tree.flatten(state)
+    return structure, [(jnp.shape(x), getattr(x, "dtype", type(x))) for x in leaves]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..arguments import Static, split
-from ..checkpoint import hashed, kept_scan, refuse_tracers
+from ..checkpoint import kept_scan
 from ..progress import Progress
 from .ascent import Ascent, Place
 from .fitted import Fit, stopped
@@ -51,8 +51,9 @@ def fit(
       every: how many steps there are between checkpoints.
 
     Raises:
-      TypeError, ValueError: the optimizer or a number is none.
-      UnsupportedError: as :func:`expectation_grad`; or there is a checkpoint to be written, in ``jit`` or ``vmap``.
+      TypeError, ValueError: the optimizer or a number is none, or ``state`` is of another optimizer.
+      UnsupportedError: as :func:`expectation_grad`; the optimizer evaluates the objective itself, for a line search; or
+        there is a checkpoint to be written, in ``jit`` or ``vmap``.
       CheckpointError: the folder has the checkpoints of another fit.
 
     Source: Robbins and Monro, *A stochastic approximation method*, Annals of Mathematical Statistics 22 (1951); for
@@ -104,26 +105,24 @@ def _in_parts(ascent: Ascent, folder: str | os.PathLike, every: int) -> Callable
     """``(static, key, arrays) -> Fit``, which keeps every part of it in a folder."""
 
     @partial(jax.jit, static_argnums=0)
-    def begin(static: Static, arrays) -> Place:
-        params, state, *_ = static.filled(arrays)
+    def begin(static: Static, key, arguments) -> Place:
+        params, state, *_ = static.filled(arguments)
         return ascent.begin(params, state)
 
     @partial(jax.jit, static_argnums=0)
-    def go_on(static: Static, key, arrays, place: Place, numbers):
-        _, _, *args = static.filled(arrays)
+    def go_on(static: Static, place: Place, numbers, key, arguments):
+        _, _, *args = static.filled(arguments)
         return ascent.go_on(key, place, numbers, args)
 
     def run(static: Static, key, arrays) -> Fit:
-        refuse_tracers((key, arrays))
         about = {
             "options": f"{ascent.num_steps=} {every=}",
-            "progress": str(ascent.report is not None),
-            "key": hashed(key),
-            "arguments": hashed(arrays),
-            "JAX": f"{jax.__version__} on {jax.default_backend()}",
+            "progress": ascent.report is not None,
+            "static arguments": static,
         }
-        first, step = partial(begin, static, arrays), partial(go_on, static, key, arrays)
-        place, values = kept_scan(folder, about, first, step, ascent.parts(every))
+        given = {"key": key, "arguments": arrays}
+        first, step = partial(begin, static), partial(go_on, static)
+        place, values = kept_scan(folder, about, given, first, step, ascent.parts(every))
         return ascent.found(jax.tree.map(jnp.asarray, place), jnp.concatenate(values))
 
     return run

@@ -15,8 +15,8 @@ from ..chains.diagnostics import ess_mean
 from ..warned import warned, warned_html
 
 FEWEST = 50  # steps by which to judge
-SURE = 3  # standard errors
-NOTEWORTHY = 0.01  # of what was gained
+SURE = 3.5  # standard errors, which are estimates themselves
+NOTEWORTHY = 0.05  # of what was gained since the second quarter: in the first, a bad start outweighs all else
 
 
 @jax.tree_util.register_dataclass
@@ -48,18 +48,19 @@ class Fit:
         Raises:
           ValueError: there are several fits (of ``vmap``): pick one.
         """
-        if np.ndim(self.values) != 1:
-            raise ValueError(
-                f"these are several fits, of which the values have the shape {np.shape(self.values)}: pick one, as in "
-                "jax.tree.map(lambda x: x[0], fits)"
-            )
+        self._refuse_several()
         values = np.asarray(self.values, np.float64)[: int(self.steps)]
         return (*stopped(self), *_restless(values))
 
     def plot(self):
-        """A matplotlib figure of the objective, step by step, and of its moving average. It takes matplotlib."""
+        """A matplotlib figure of the objective, step by step, and of its moving average. It takes matplotlib.
+
+        Raises:
+          ValueError: there are several fits (of ``vmap``): pick one.
+        """
         from .fit_plot import plot_values
 
+        self._refuse_several()
         return plot_values(np.asarray(self.values, np.float64))
 
     def __repr__(self) -> str:
@@ -67,6 +68,13 @@ class Fit:
 
     def _repr_html_(self) -> str:
         return warned_html(self._table()._repr_html_(), self.warnings if self._is_one_known() else ())
+
+    def _refuse_several(self) -> None:
+        if np.ndim(self.values) != 1:
+            raise ValueError(
+                f"these are several fits, of which the values have the shape {np.shape(self.values)}: pick one, as in "
+                "jax.tree.map(lambda x: x[0], fits)"
+            )
 
     def _is_one_known(self) -> bool:
         return not isinstance(self.values, jax.core.Tracer) and np.ndim(self.values) == 1
@@ -112,7 +120,7 @@ def _restless(values: np.ndarray) -> Iterator[str]:
         return
     # Seldom a draw is far out, above all at the start: what counts is whether most of them go on to rise.
     levels = [_level(_without_tails(quarter)) for quarter in np.array_split(values, 4)]
-    (start, _), before, (last, error) = levels[0], *levels[-2:]
+    _, (start, _), before, (last, error) = levels
     if _is_above((last, error), before, start):
         yield (
             f"The objective is still rising: over the last quarter of the steps it is {last - before[0]:.2g} above "
@@ -142,7 +150,8 @@ def _level(values: np.ndarray) -> tuple[float, float]:
     place = np.arange(len(values)) - (len(values) - 1) / 2
     rest = values - values.mean()
     rest = rest - place * (place @ rest) / (place @ place)
-    return float(values.mean()), float(rest.std() / np.sqrt(np.maximum(ess_mean(rest[None]), 1.0)))
+    size = np.clip(ess_mean(rest[None]), 1.0, len(values))  # of so few, that they are worth more is chance
+    return float(values.mean()), float(rest.std() / np.sqrt(size))
 
 
 def _name(path) -> str:

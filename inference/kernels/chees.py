@@ -45,7 +45,8 @@ def chees(
       inverse_mass: ``[n]``, about the variances of the coordinates, in alphabetical order of their addresses. None to
         learn it; before that it is one.
       target_acceptance: the acceptance rate that a learnt step size is to lead to.
-      max_steps: the most leapfrog steps of a trajectory.
+      max_steps: the most leapfrog steps of a trajectory. A learnt length takes no more; one that is given is cut short,
+        which the summary of the draws says.
 
     The memory of its states is a :class:`Length`, their info a :class:`Trajectory`.
 
@@ -71,11 +72,12 @@ def chees(
 
     def move(key, place: Place, log_density: Callable, memory: Length):
         share = halton_sequence(memory.number, 16)
-        steps = jnp.ceil(share * memory.trajectory_length / memory.step_size)
-        steps = jnp.clip(steps, 1, max_steps).astype(int)
+        wanted = jnp.ceil(share * memory.trajectory_length / memory.step_size)
+        steps = jnp.clip(wanted, 1, max_steps).astype(int)
         end, proposed, info = trajectory(
             key, place, log_density, memory.step_size, memory.inverse_mass, steps
         )
+        info = replace(info, cut_short=wanted > max_steps)
         proposal = Proposal(place.position, *proposed, info.acceptance_rate, info.divergent, share)
         return *end, replace(memory, number=memory.number + 1, proposal=proposal), info
 

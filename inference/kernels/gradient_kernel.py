@@ -27,7 +27,7 @@ class Trajectory:
       divergent: whether the energy changed so much that the integrator must have lost its way.
       energy: the Hamiltonian where the step ended: minus the log density of the position, plus the kinetic energy.
       num_steps: how many leapfrog steps were taken.
-      cut_short: whether NUTS stopped because it may not take more of them.
+      cut_short: whether it would have gone on if it might take more of them.
       step_size: of the integrator.
     """
 

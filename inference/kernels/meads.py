@@ -54,7 +54,8 @@ def meads(
         learn it; before that it is one.
       num_folds: how many folds there are.
 
-    The memory of its states is a :class:`Damping`, their info a :class:`Trajectory`.
+    The memory of its states is a :class:`Damping`, their info a :class:`Trajectory`, whose energy is NaN: with a
+    momentum that persists it changes slowly by design, which says nothing of the target.
 
     Raises, when the program is traced:
       AddressError: an address that the program does not have.
@@ -98,7 +99,7 @@ def meads(
         info = Trajectory(
             jnp.exp(jnp.minimum(log_ratio, 0.0)),
             log_ratio < -_DIVERGENT,
-            jnp.where(accepted, after, before),
+            jnp.nan,
             1,
             False,
             own.step_size,

@@ -75,10 +75,11 @@ class _Resimulate(Resample):
 
     behind = Follow()
 
-    def link(self, address: Address, log_weight) -> jax.Array:
-        # A path of weight zero may come from anywhere.
+    def link(self, address: Address, log_weight, came_from) -> jax.Array:
+        # Where none seems possible (the path has no weight, or a transition without noise is rounded) it stays.
         possible = jnp.any(log_weight > -jnp.inf, axis=1, keepdims=True)
-        logits = jnp.where(possible, log_weight, 0.0)
+        stay = jnp.log(jax.nn.one_hot(came_from, log_weight.shape[1]))
+        logits = jnp.where(possible, log_weight, stay)
         return sample_at(address, dist.Categorical(logits=logits)).astype(jnp.int32)
 
 

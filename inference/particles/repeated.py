@@ -17,7 +17,7 @@ from jax import lax
 from ... import ppl
 from ...ppl.population import DegenerateWarning, Population
 from ..arguments import Static, split
-from ..checkpoint import hashed, kept_scan, refuse_tracers
+from ..checkpoint import kept_scan
 from ..progress import Progress
 from .pool import pool
 from .runs import Runs, lost
@@ -102,19 +102,21 @@ def _at_once(part: _Part) -> Callable:
 
 def _in_parts(part: _Part, folder: str | os.PathLike) -> Callable:
     """``(static, arrays, key) -> Runs``, which keeps every part of them in a folder."""
-    compiled, runs = jax.jit(part, static_argnums=0), jax.jit(part.runs)
+    runs = jax.jit(part.runs)
+
+    @partial(jax.jit, static_argnums=0)
+    def some(static: Static, _, numbers, key, arguments):
+        return (), part(static, arguments, key, numbers)
 
     def run(static: Static, arrays, key) -> Runs:
-        refuse_tracers((arrays, key))
         about = {
             "options": f"{part.num_runs=} {part.at_once=}",
-            "progress": str(part.report is not None),
-            "key": hashed(key),
-            "arguments": hashed(arrays),
-            "JAX": f"{jax.__version__} on {jax.default_backend()}",
+            "progress": part.report is not None,
+            "static arguments": static,
         }
-        step = lambda _, numbers: ((), compiled(static, arrays, key, numbers))  # noqa: E731
-        _, found = kept_scan(folder, about, tuple, step, list(part.numbers))
+        given = {"key": key, "arguments": arrays}
+        nothing, step = lambda **given: (), partial(some, static)
+        _, found = kept_scan(folder, about, given, nothing, step, list(part.numbers))
         return runs(jax.tree.map(lambda *parts: np.concatenate(parts), *found))
 
     return run
@@ -151,7 +153,7 @@ class _Part:
         if not isinstance(found, Population):
             raise TypeError(
                 f"what is repeated is a program that returns a Population, such as inference.smc(program, n); this one "
-                f"returns {type(found).__name__}"
+                f"returns {'an array' if isinstance(found, jax.Array) else type(found).__name__}"
             )
         if self.report is not None:
             self.report(jnp.minimum(numbers[-1] + 1, self.num_runs))

@@ -14,7 +14,7 @@ from jax import lax
 from ... import ppl
 from ...ppl import Trace, UnsupportedError
 from ...ppl.policy import Cloud
-from ...ppl.population import Population
+from ...ppl.population import Population, log_growth
 from ...ppl.program_law import log_mean
 from ...ppl.staging import stage
 from ..kernels.compose import KernelError
@@ -132,6 +132,7 @@ class ResampleMove:
             cloud.generations,
             cloud.died,
             initial_size=1 if self.waste_free else self.n,
+            log_growth=cloud.log_growth,
         )
 
     def _move(self, particles: Particles, resampled, parameter, *args) -> Particles:
@@ -146,7 +147,8 @@ class ResampleMove:
             states = jax.tree.map(join, start, path)
             states = replace(states, memory=caught_up(states.memory, end.memory))
             return Particles(_resampled(cloud, resampled), states)
-        cloud = cloud._replace(origin=cloud.origin[ancestors])
+        growth = jnp.where(resampled, log_growth(cloud.log_weight, jnp.zeros(self.n), ancestors), 0.0)
+        cloud = cloud._replace(origin=cloud.origin[ancestors], log_growth=cloud.log_growth + growth)
         return Particles(_resampled(cloud, resampled), end)
 
     def _chains(self, states: State, parameter, *args) -> tuple[State, State | None]:
@@ -178,9 +180,7 @@ def build_kernel(build: Callable[[Callable], Kernel], target: Callable, given_as
     Raises:
       KernelError: it is none such, or makes a kernel of another program.
     """
-    remedy = (
-        f"write {given_as}=lambda program: inference.hmc(program), so that it has the targets of the sampler"
-    )
+    remedy = f"write {given_as}=lambda program: inference.mh(program, proposal): it is to have the sampler's targets"
     if isinstance(build, Kernel):
         raise KernelError(
             f"{given_as} is a function that makes a kernel of a program, not one that is made: {remedy}"

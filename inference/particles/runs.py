@@ -41,7 +41,11 @@ class Runs:
         """How heavy the tail of the weights of all members is, see :func:`psis`; NaN if none has weight.
 
         If the algorithm resamples, that is of the weights since the last time.
+
+        Raises:
+          ValueError: there are several sets of runs (of ``vmap``): pick one.
         """
+        self._refuse_several()
         return float(psis(self.population.log_weight).khat) if self._has_weight() else np.nan
 
     @property
@@ -51,11 +55,7 @@ class Runs:
         Raises:
           ValueError: there are several sets of runs (of ``vmap``): pick one.
         """
-        if np.ndim(self.log_evidence) != 1:
-            raise ValueError(
-                f"these are several sets of runs, of which the log evidences have the shape "
-                f"{np.shape(self.log_evidence)}: pick one, as in jax.tree.map(lambda x: x[0], runs)"
-            )
+        self._refuse_several()
         found = tuple(lost(self))
         return (*found, *_uneven(self), *_heavy(self)) if self._has_weight() else found
 
@@ -64,6 +64,13 @@ class Runs:
 
     def _repr_html_(self) -> str:
         return warned_html(self._table()._repr_html_(), self.warnings if self._is_one_known() else ())
+
+    def _refuse_several(self) -> None:
+        if np.ndim(self.log_evidence) != 1:
+            raise ValueError(
+                f"these are several sets of runs, of which the log evidences have the shape "
+                f"{np.shape(self.log_evidence)}: pick one, as in jax.tree.map(lambda x: x[0], runs)"
+            )
 
     def _has_weight(self) -> bool:
         log_evidence = np.asarray(self.log_evidence)

@@ -117,7 +117,7 @@ class Resample(Draw):
     def reduce(self, address, cloud: Cloud, final) -> Reduction:
         by = advised(cloud)
         ancestors, active, log_mean, ess, log_growth = self.choose(address, by.log_weight, final)
-        record(address, cloud, ess, active)
+        record(address, cloud, ess, active, final)
         cloud = cloud._replace(
             log_weight=jnp.where(active, by.left(ancestors), cloud.log_weight),
             log_scale=cloud.log_scale + jnp.where(active, log_mean, 0.0),
@@ -161,6 +161,6 @@ class ResampleOthers(Retain, Resample):
     def law(self, log_weight) -> Resampling:
         return super().law(log_weight).conditional()
 
-    def reduce(self, address, cloud: Cloud, final) -> Reduction:
+    def choose(self, address, log_weight, final) -> Ancestors:
         # Nothing can be conditioned on the survival of a member without weight.
-        return super().reduce(address, cloud, final | (cloud.log_weight[0] == -jnp.inf))
+        return super().choose(address, log_weight, final | (log_weight[0] == -jnp.inf))

@@ -33,7 +33,7 @@ class Psis:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust averages under the weights, in words; none if there is none to be seen."""
-        n, worst = self.log_weight.shape[-1], float(np.max(self.khat))
+        n, worst = self.log_weight.shape[-1], float(np.max(self.khat, initial=-np.inf))
         if math.isnan(worst):
             return (
                 "Some weights are NaN or infinite, or all of a set are zero: there is nothing to average over.",
@@ -59,7 +59,8 @@ class Psis:
             return f"Psis(log_weight={self.log_weight!r}, khat={self.khat!r})"
         *sets, n = self.log_weight.shape
         of = f"{count(math.prod(sets), 'set')} of {count(n, 'weight')}" if sets else count(n, "weight")
-        title = f"Psis of {of}: k-hat {np.max(self.khat):.2f} ({largest_khat(n):.2f} is the most to rely on)"
+        worst = np.max(self.khat, initial=-np.inf)
+        title = f"Psis of {of}: k-hat {worst:.2f} ({largest_khat(n):.2f} is the most to rely on)"
         return warned(title, self.warnings)
 
 
@@ -80,7 +81,7 @@ def psis(log_weight, relative_ess=1.0) -> Psis:
 
     Raises:
       ValueError: a weight is NaN or infinite, or all are zero. (In ``jit``, where that is not known, k-hat and the
-        smoothed weights are NaN.)
+        smoothed weights are NaN.) A relative effective sample size is not positive.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto smoothed importance sampling*, JMLR 25 (2024).
 
@@ -97,6 +98,8 @@ def psis(log_weight, relative_ess=1.0) -> Psis:
     if isinstance(x, np.ndarray):
         _check(x)
     if isinstance(share, np.ndarray):
+        if not np.all(share > 0):
+            raise ValueError(f"a relative effective sample size is a positive number, not {relative_ess!r}")
         most = _tail_size(n, np.min(share, initial=np.inf))
     else:
         x = jnp.asarray(x)
@@ -124,7 +127,7 @@ def _check(log_weight: np.ndarray) -> None:
         raise ValueError(
             "a log weight is NaN or infinite: there is no distribution that these are weights of"
         )
-    if np.any(log_weight.max(-1) == -np.inf):
+    if np.any(np.all(log_weight == -np.inf, axis=-1)):
         raise ValueError("all weights are zero: there is nothing to average over")
 
 

@@ -17,7 +17,7 @@ class Check:
 
     Attributes:
       name: what mutants call it by.
-      of: the public names that it is a check of, such as "inference.particles.smc".
+      of: the public names that it is a check of, such as "inference.smc".
       run: ``lib -> Report``, for the packages of a library: ``lib.ppl``, ``lib.inference``, ...
     """
 

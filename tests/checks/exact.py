@@ -50,20 +50,20 @@ def short_chain(lib):
     return program
 
 
-@check("inference.exact.enumerate")
+@check("inference.enumerate")
 def enumerate_adds_up_runs_in_one_state(lib):
     program = reader(lib)
     return lib.semantics.preserves(lambda _: lib.inference.enumerate(program), program)()
 
 
-@check("inference.exact.enumerate")
+@check("inference.enumerate")
 def enumerate_has_room_for_all_states(lib):
     """Where it has not, its weights are not numbers."""
     has_room = lambda: ~jnp.isnan(lib.inference.enumerate(reader(lib))().log_evidence)  # noqa: E731
     return lib.semantics.preserves(lambda _: has_room, lambda: jnp.array(True))()
 
 
-@check("inference.exact.posterior_draw")
+@check("inference.posterior_draw")
 def posterior_draws_have_the_posterior(lib):
     program = short_chain(lib)
 
@@ -74,7 +74,7 @@ def posterior_draws_have_the_posterior(lib):
     return lib.semantics.preserves(lambda _: drawn, program)()
 
 
-@check("inference.exact.posterior_mode")
+@check("inference.posterior_mode")
 def the_posterior_mode_is_the_best_run(lib):
     program = short_chain(lib)
 
@@ -93,7 +93,7 @@ def the_posterior_mode_is_the_best_run(lib):
     return lib.semantics.preserves(lambda _: best, by_hand)()
 
 
-@check("inference.exact.posterior_marginals")
+@check("inference.posterior_marginals")
 def posterior_marginals_are_those_of_the_runs(lib):
     """A step, and a choice in it: by marginals, and in a run."""
     program = short_chain(lib)
@@ -120,13 +120,13 @@ def posterior_marginals_are_those_of_the_runs(lib):
     return lib.semantics.preserves(lambda _: by_marginals, apart)()
 
 
-@check("inference.particles.discrete_smc")
+@check("inference.discrete_smc")
 def discrete_smc_is_properly_weighted(lib):
     program = short_chain(lib)
     return lib.semantics.properly_weighted(lib.inference.discrete_smc(program, 2), program)()
 
 
-@check("inference.particles.beam")
+@check("inference.beam")
 def beam_keeps_the_heaviest(lib):
     """Two of three values, before the next site; and all that may come of them."""
 
@@ -157,7 +157,7 @@ def at_some_values(lib, program, choices):
     return tabulated
 
 
-@check("inference.exact.conjugate")
+@check("inference.conjugate")
 def conjugate_draws_keep_the_density(lib):
     """Of a rate and a mean with several observations each, one of them in a scan; and of a line."""
 
@@ -191,7 +191,7 @@ def conjugate_draws_keep_the_density(lib):
     return lib.semantics.preserves(lambda _: table(transformed(program)), table(program))()
 
 
-@check("inference.exact.collapse")
+@check("inference.collapse")
 def what_is_collapsed_is_summed_up(lib):
     """A rate integrated out of counts, whose exposure is drawn: they have numpyro's compound distribution."""
     counts = jnp.array([2, 1, 3])
@@ -211,7 +211,7 @@ def what_is_collapsed_is_summed_up(lib):
     return lib.semantics.preserves(lambda _: lib.inference.collapse(program, "rate"), by_hand)()
 
 
-@check("inference.exact.conjugate")
+@check("inference.conjugate")
 def what_is_not_conjugate_is_not_drawn_as_if_it_were(lib):
     """A constant beside the rate, a scale that depends on the mean: refused, so that the program stays as it is."""
 

@@ -23,7 +23,7 @@ def _gradient(lib, objective):
     return lib.semantics.unbiased(lib.inference.expectation_grad(objective), value)(jnp.array(0.375))
 
 
-@check("inference.gradients.expectation_grad")
+@check("inference.expectation_grad")
 def gradient_by_the_score(lib):
     def objective(p):
         x = lib.ppl.sample("x", dist.Bernoulli(p), grad="score")
@@ -33,7 +33,7 @@ def gradient_by_the_score(lib):
     return _gradient(lib, objective)
 
 
-@check("inference.gradients.expectation_grad")
+@check("inference.expectation_grad")
 def gradient_in_a_scan(lib):
     def objective(p):
         def step(x, t):
@@ -45,7 +45,7 @@ def gradient_in_a_scan(lib):
     return _gradient(lib, objective)
 
 
-@check("inference.gradients.expectation_grad")
+@check("inference.expectation_grad")
 def gradient_by_enumeration(lib):
     def objective(p):
         x = lib.ppl.sample("x", dist.Bernoulli(p), grad="enumerate")
@@ -55,7 +55,7 @@ def gradient_by_enumeration(lib):
     return _gradient(lib, objective)
 
 
-@check("inference.gradients.expectation_grad")
+@check("inference.expectation_grad")
 def gradient_along_paths(lib):
     def objective(params):
         x = lib.ppl.sample("x", dist.Normal(params["loc"], params["scale"]), grad="pathwise")
@@ -75,7 +75,7 @@ def value_beside_the_gradient(lib):
     return lib.semantics.unbiased(estimator, (0.75, 3.0))(jnp.array(0.25))
 
 
-@check("inference.gradients.elbo")
+@check("inference.elbo")
 def bound_is_the_evidence_at_the_posterior(lib):
     """And below it by the divergence elsewhere."""
 
@@ -93,7 +93,7 @@ def bound_is_the_evidence_at_the_posterior(lib):
     return lib.semantics.unbiased(lib.inference.elbo(coin, guide), value)(jnp.array(0.375))
 
 
-@check("inference.gradients.fit")
+@check("inference.fit")
 def fit_finds_the_posterior(lib):
     """The guide that is the posterior maximises the bound; the bound is summed up, so that nothing is drawn."""
 
@@ -110,7 +110,7 @@ def fit_finds_the_posterior(lib):
     return near(lib, "the fit is the posterior", values, right, 1e-4)
 
 
-@check("inference.gradients.fit")
+@check("inference.fit")
 def steps_of_a_fit_know_nothing_of_each_other(lib):
     """A gradient that is noise alone: the steps are a random walk, of a variance that grows with their number."""
 

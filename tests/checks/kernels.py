@@ -16,22 +16,22 @@ def _leaves(lib, kernel, *args, **options):
     return lib.semantics.leaves_invariant(kernel, kernel.program, **options)(*args)
 
 
-@check("ppl.regenerate", "inference.kernels.mh")
+@check("ppl.regenerate", "inference.mh")
 def mh_by_resimulation(lib):
     return _leaves(lib, lib.inference.mh(drawn_inputs(lib), lib.ppl.select("x", "y")))
 
 
-@check("ppl.regenerate", "inference.kernels.mh")
+@check("ppl.regenerate", "inference.mh")
 def mh_across_branches(lib):
     return _leaves(lib, lib.inference.mh(switching(lib), lib.ppl.select("which")))
 
 
-@check("ppl.regenerate", "inference.kernels.mh")
+@check("ppl.regenerate", "inference.mh")
 def mh_with_proposals_at_sites(lib):
     return _leaves(lib, lib.inference.mh(guided_markov(lib), lib.ppl.select("state")))
 
 
-@check("inference.kernels.mh")
+@check("inference.mh")
 def mh_with_a_lopsided_proposal(lib):
     def proposal(choices):
         lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * choices["x"] + 0.125 * choices["y"]))
@@ -39,7 +39,7 @@ def mh_with_a_lopsided_proposal(lib):
     return _leaves(lib, lib.inference.mh(small(lib, "chain"), proposal))
 
 
-@check("inference.kernels.mh")
+@check("inference.mh")
 def mh_is_reversible(lib):
     def proposal(choices):
         lib.ppl.sample(
@@ -50,7 +50,7 @@ def mh_is_reversible(lib):
     return lib.semantics.detailed_balance(lib.inference.mh(program, proposal), program)()
 
 
-@check("inference.kernels.mh")
+@check("inference.mh")
 def mh_by_an_involution(lib):
     """Scaling: the Jacobian matters. The target is an exponential law, seen through a weight."""
 
@@ -70,7 +70,7 @@ def mh_by_an_involution(lib):
     return _leaves(lib, lib.inference.mh(program, proposal, scale))
 
 
-@check("inference.kernels.mh")
+@check("inference.mh")
 def mh_by_a_map_that_is_no_involution(lib):
     def program():
         return lib.ppl.sample("x", dist.Categorical(jnp.array([0.5, 0.375, 0.125])))
@@ -81,12 +81,12 @@ def mh_by_a_map_that_is_no_involution(lib):
     return _leaves(lib, lib.inference.mh(program, lambda choices: None, turn))
 
 
-@check("inference.kernels.gibbs")
+@check("inference.gibbs")
 def gibbs_one_element_at_a_time(lib):
     return _leaves(lib, lib.inference.gibbs(drawn_inputs(lib), ["x", "y"]))
 
 
-@check("inference.kernels.gibbs")
+@check("inference.gibbs")
 def gibbs_of_coupled_elements(lib):
     """Elements of one site that a factor couples: each is drawn given what the others are by then."""
 
@@ -98,12 +98,12 @@ def gibbs_of_coupled_elements(lib):
     return _leaves(lib, lib.inference.gibbs(program, ["x"]))
 
 
-@check("inference.kernels.gibbs")
+@check("inference.gibbs")
 def gibbs_of_a_block(lib):
     return _leaves(lib, lib.inference.gibbs(small(lib, "chain"), [("x", "y")]))
 
 
-@check("inference.kernels.gibbs")
+@check("inference.gibbs")
 def gibbs_in_branches(lib):
     return _leaves(lib, lib.inference.gibbs(switching(lib), ["x", "y"]))
 
@@ -119,17 +119,17 @@ def kernels_joined(lib):
     return _leaves(lib, joined)
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_keeps_its_target(lib):
     return _leaves(lib, lib.inference.particle_gibbs(small(lib, "chain"), 2, ess_threshold=2.0))
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_with_adaptive_resampling(lib):
     return _leaves(lib, lib.inference.particle_gibbs(small(lib, "chain"), 3, ess_threshold=0.9))
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_over_a_scan(lib):
     """Weights that are far from equal, so that the retained particle may have several places to take."""
 
@@ -144,7 +144,7 @@ def particle_gibbs_over_a_scan(lib):
     return _leaves(lib, lib.inference.particle_gibbs(program, 2, ess_threshold=2.0))
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_with_ancestor_sampling(lib):
     def program():
         def step(x, weight):
@@ -157,7 +157,7 @@ def particle_gibbs_with_ancestor_sampling(lib):
     return _leaves(lib, lib.inference.particle_gibbs(program, 2, ess_threshold=2.0, ancestor_sampling=True))
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_with_multinomial_resampling(lib):
     kernel = lib.inference.particle_gibbs(
         small(lib, "chain"), 2, resampler=lib.inference.multinomial, ess_threshold=2.0
@@ -165,12 +165,12 @@ def particle_gibbs_with_multinomial_resampling(lib):
     return _leaves(lib, kernel)
 
 
-@check("inference.kernels.particle_gibbs", "inference.particles.conditional_smc")
+@check("inference.particle_gibbs", "inference.conditional_smc")
 def particle_gibbs_from_proposals(lib):
     return _leaves(lib, lib.inference.particle_gibbs(guided_markov(lib), 2, ess_threshold=2.0))
 
 
-@check("inference.kernels.pmmh", "inference.particles.pseudo_marginal")
+@check("inference.pmmh", "inference.pseudo_marginal")
 def pmmh_keeps_its_target(lib):
     prior, model = parameters(lib)
 
@@ -191,13 +191,13 @@ def _regression(lib):
     return program
 
 
-@check("inference.kernels.elliptical_slice")
+@check("inference.elliptical_slice")
 def elliptical_slice_keeps_its_target(lib):
     kernel = lib.inference.elliptical_slice(_regression(lib), ["f"])
     return _leaves(lib, kernel, jnp.array(1.0))
 
 
-@check("inference.kernels.slice")
+@check("inference.slice")
 def slice_keeps_its_target(lib):
     def program():
         x = lib.ppl.sample("x", dist.Gamma(2.0, 1.0))
@@ -223,23 +223,23 @@ def _follows_gradients(lib, make, **options):
     return _leaves(lib, make(_skewed(lib), ["x", "p"], **options), budget=budget)
 
 
-@check("inference.kernels.hmc")
+@check("inference.hmc")
 def hmc_keeps_its_target(lib):
     return _follows_gradients(lib, lib.inference.hmc, num_steps=3, step_size=0.4)
 
 
-@check("inference.kernels.nuts")
+@check("inference.nuts")
 def nuts_keeps_its_target(lib):
     return _follows_gradients(lib, lib.inference.nuts, step_size=0.6, max_doublings=3)
 
 
-@check("inference.kernels.mala")
+@check("inference.mala")
 def mala_keeps_its_target(lib):
     mass = jnp.array([0.5, 1.0, 0.75])
     return _follows_gradients(lib, lib.inference.mala, step_size=0.6, inverse_mass=mass)
 
 
-@check("inference.kernels.hmc", "inference.cycle")
+@check("inference.hmc", "inference.cycle")
 def hmc_in_a_cycle_keeps_its_target(lib):
     """What the gradient is of changes with the other kernel's site, at every step."""
 
@@ -253,7 +253,7 @@ def hmc_in_a_cycle_keeps_its_target(lib):
     return _leaves(lib, kernel, budget=lib.semantics.Budget(draws=16_384, batch=1_024))
 
 
-@check("inference.kernels.hmc", "inference.repeat")
+@check("inference.hmc", "inference.repeat")
 def hmc_in_a_row_keeps_its_target(lib):
     """The gradient where a step ends is the one where the next begins."""
     kernel = lib.inference.hmc(_skewed(lib), ["x", "p"], num_steps=2, step_size=0.6)
@@ -261,12 +261,12 @@ def hmc_in_a_row_keeps_its_target(lib):
     return _leaves(lib, lib.inference.repeat(kernel, 2), budget=budget)
 
 
-@check("inference.kernels.mclmc")
+@check("inference.mclmc")
 def mclmc_keeps_its_target(lib):
     return _follows_gradients(lib, lib.inference.mclmc, step_size=0.8)
 
 
-@check("inference.kernels.chees", "inference.repeat")
+@check("inference.chees", "inference.repeat")
 def chees_keeps_its_target(lib):
     """Along trajectories of three lengths."""
     options = {"step_size": 0.5, "trajectory_length": 2.0, "inverse_mass": jnp.array([0.5, 1.0, 0.75])}
@@ -277,7 +277,7 @@ def chees_keeps_its_target(lib):
     return _follows_gradients(lib, make)
 
 
-@check("inference.kernels.meads")
+@check("inference.meads")
 def meads_keeps_its_target_with_momentum_and_level(lib):
     """All that a chain is, in steps of which many are rejected, and in which little of the momentum is lost."""
 
@@ -302,7 +302,7 @@ def meads_keeps_its_target_with_momentum_and_level(lib):
     return lib.semantics.leaves_invariant(step, joint, budget, steps=2)()
 
 
-@check("inference.kernels.parallel_tempering", "inference.particles.tempered")
+@check("inference.parallel_tempering", "inference.tempered")
 def parallel_tempering_keeps_its_target(lib):
     def program():
         x = lib.ppl.sample("x", dist.Bernoulli(0.25))
@@ -315,7 +315,7 @@ def parallel_tempering_keeps_its_target(lib):
     return _leaves(lib, lib.inference.parallel_tempering(program, redraw, [0.25, 1.0]))
 
 
-@check("inference.kernels.from_blackjax")
+@check("inference.from_blackjax")
 def an_algorithm_of_blackjax_keeps_its_target(lib):
     import blackjax
 
@@ -325,7 +325,7 @@ def an_algorithm_of_blackjax_keeps_its_target(lib):
     return _follows_gradients(lib, make)
 
 
-@check("inference.kernels.to_blackjax")
+@check("inference.to_blackjax")
 def a_kernel_run_by_blackjax_keeps_its_target(lib):
     program = small(lib, "chain")
     algorithm = lib.inference.to_blackjax(lib.inference.gibbs(program, ["x"]))
@@ -341,7 +341,7 @@ def a_kernel_run_by_blackjax_keeps_its_target(lib):
     return lib.semantics.leaves_invariant(lib.semantics.keyed(step), choices)()
 
 
-@check("inference.chains.mcmc")
+@check("inference.mcmc")
 def mcmc_runs_chains_that_know_nothing_of_each_other(lib):
     """By a kernel that draws from the posterior whatever the state, draws of all chains are independent."""
 
@@ -361,7 +361,7 @@ def mcmc_runs_chains_that_know_nothing_of_each_other(lib):
     return lib.semantics.same_distribution(chains, independent)(jnp.array(1.0))
 
 
-@check("inference.chains.mcmc")
+@check("inference.mcmc")
 def mcmc_adapts_in_the_warmup_alone(lib):
     """Chains whose memories are numbers, which they add up when they adapt together, and draw as they learnt to."""
 

@@ -93,23 +93,23 @@ def factors_weigh_their_branches_alone(lib):
     return _tabulated(lib, program, table)
 
 
-@check("inference.particles.importance")
+@check("inference.importance")
 def importance_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.importance, n=2))()
 
 
-@check("inference.particles.importance")
+@check("inference.importance")
 def importance_from_proposals_is_properly_weighted(lib):
     program = guided_markov(lib)
     return lib.semantics.properly_weighted(lib.inference.importance(program, 1), program)()
 
 
-@check("inference.particles.smc", "inference.systematic")
+@check("inference.smc", "inference.systematic")
 def smc_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.smc, n=2))()
 
 
-@check("inference.particles.smc", "inference.systematic")
+@check("inference.smc", "inference.systematic")
 def smc_that_always_resamples_is_properly_weighted(lib):
     return lib.semantics.preserves(partial(lib.inference.smc, n=2, ess_threshold=2.0))()
 
@@ -123,17 +123,17 @@ def _smc_of(make):
     return run
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def smc_from_proposals_is_properly_weighted(lib):
     return _smc_of(guided_markov)(lib)
 
 
-@check("inference.particles.smc", "ppl.history")
+@check("inference.smc", "ppl.history")
 def smc_keeps_histories_in_line(lib):
     return _smc_of(remembering)(lib)
 
 
-@check("inference.particles.smc", "ppl.history")
+@check("inference.smc", "ppl.history")
 def smc_keeps_histories_in_line_by_sampling(lib):
     """A program that recalls, and one that carries the same values: resampled, where the others are enumerated."""
 
@@ -188,12 +188,12 @@ def _advised(lib):
     return program
 
 
-@check("inference.particles.smc", "ppl.twist")
+@check("inference.smc", "ppl.twist")
 def twisted_smc_is_properly_weighted(lib):
     return _smc_of(_advised)(lib)
 
 
-@check("inference.particles.discrete_smc", "ppl.twist")
+@check("inference.discrete_smc", "ppl.twist")
 def twisted_discrete_smc_is_properly_weighted(lib):
     program = _advised(lib)
     return lib.semantics.properly_weighted(lib.inference.discrete_smc(program, 2), program)()
@@ -213,14 +213,14 @@ def a_twist_is_no_weight(lib):
     return lib.semantics.preserves(lambda _: program, without)()
 
 
-@check("inference.particles.smc", "ppl.twist")
+@check("inference.smc", "ppl.twist")
 def particles_of_an_adapted_filter_weigh_the_same(lib):
     run = jax.jit(lib.ppl.seed(lib.inference.smc(_adapted(lib), 8, ess_threshold=2.0)))
     log_weight = run(jax.random.key(0), _OBSERVED).log_weight
     return near(lib, "all weights are the same", log_weight, log_weight[0], 1e-4)
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def one_run_knows_how_far_its_evidence_is_off(lib):
     """Systematic resampling of weights that hardly differ keeps nearly all lines of descent."""
     run = jax.jit(jax.vmap(lib.ppl.seed(lib.inference.smc(_adapted(lib), 64, ess_threshold=2.0)), (0, None)))
@@ -251,7 +251,7 @@ def _adapted(lib):
     return program
 
 
-@check("inference.particles.island_smc")
+@check("inference.island_smc")
 def island_smc_is_properly_weighted(lib):
     """Two islands of two, that are resampled as wholes and within."""
     program = small(lib, "chain")
@@ -259,7 +259,7 @@ def island_smc_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.particles.genealogy")
+@check("inference.genealogy")
 def genealogy_is_that_of_the_values(lib):
     """Of a loop that runs backwards, with a suspension within its steps."""
 
@@ -279,23 +279,54 @@ def genealogy_is_that_of_the_values(lib):
     return near(lib, "values are those of the lineages", np.stack(paths, 1), trace.value.value, 1e-6)
 
 
-@check("inference.particles.smc")
+@check("inference.genealogy")
+def fixed_lag_smoothing_is_properly_weighted_for_what_is_known_by_then(lib):
+    """Each step t of four, together with what it held: its target has the factors up to t + 2."""
+    lag, steps, weights = 2, 4, jnp.array([1.0, -0.5, 0.75, 1.5])
+
+    def program(last):
+        def step(x, t):
+            x = lib.ppl.sample("x", dist.Bernoulli(0.25 + 0.5 * x))
+            lib.ppl.factor(jnp.where(t <= last, weights[t] * x, 0.0))
+            return x, x
+
+        return jax.lax.scan(step, 0, jnp.arange(steps))[1]
+
+    def any_step():
+        return lib.ppl.sample("t", dist.Categorical(jnp.full(steps, 1 / steps)))
+
+    def smoothed():
+        t = any_step()
+        with lib.ppl.scope("run"):
+            trace = lib.ppl.trace(lib.inference.smc(program, 2, ess_threshold=2.0))(steps)
+        x = trace.choices["x"]
+        values = jnp.broadcast_to(jnp.arange(steps)[:, None], x.shape), x
+        return jax.tree.map(lambda x: x[t], lib.inference.genealogy(trace).fixed_lag(values, lag))
+
+    def known():
+        t = any_step()
+        return t, program(t + lag)[t]
+
+    return lib.semantics.properly_weighted(smoothed, known)()
+
+
+@check("inference.smc")
 def smc_keeps_the_inputs_of_scans_in_line(lib):
     return _smc_of(drawn_inputs)(lib)
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def smc_weighs_branches(lib):
     return _smc_of(switching)(lib)
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def smc_of_three_particles(lib):
     program = small(lib, "chain")
     return lib.semantics.properly_weighted(lib.inference.smc(program, 3, ess_threshold=2.0), program)()
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def smc_of_three_particles_over_a_scan(lib):
     """Long enough for lines to cross: two resamplings after the first output."""
 
@@ -349,7 +380,7 @@ OF_RESAMPLERS = tuple(
 )
 
 
-@check("inference.particles.backward_simulation")
+@check("inference.backward_simulation")
 def backward_simulation_is_properly_weighted(lib):
     """A first state, which belongs to the past that is drawn, and weights that are far from equal."""
 
@@ -367,7 +398,7 @@ def backward_simulation_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def evidence_is_unbiased(lib):
     program = small(lib, "hidden_markov")
     exact = lib.semantics.meaning(program)().total
@@ -375,12 +406,12 @@ def evidence_is_unbiased(lib):
     return lib.semantics.unbiased(evidence, exact)()
 
 
-@check("inference.exact.enumerate")
+@check("inference.enumerate")
 def enumerate_keeps_the_meaning(lib):
     return lib.semantics.preserves(lib.inference.enumerate)()
 
 
-@check("inference.exact.enumerate")
+@check("inference.enumerate")
 def smc_inside_a_program_is_a_program(lib):
     """The evidence of an inner run weighs an outer one: what a pseudo-marginal method relies on."""
     program = small(lib, "weighted_coin")
@@ -411,14 +442,14 @@ def _tempered_coin(lib):
     return program
 
 
-@check("inference.particles.tempered")
+@check("inference.tempered")
 def tempering_raises_weights_to_a_power(lib):
     weight = {0: 0.75 * 0.125 / 0.625, 1: 0.25 * 0.625 / 0.375}
     table = {0: 0.625 * weight[0] ** 0.25, 1: 0.375 * weight[1] ** 0.25}
     return _tabulated(lib, lambda: lib.inference.tempered(_tempered_coin(lib))(0.25), table)
 
 
-@check("inference.particles.tempered_smc")
+@check("inference.tempered_smc")
 def tempered_smc_is_properly_weighted(lib):
     program = _tempered_coin(lib)
     redraw = lambda target: lib.inference.mh(target, lib.ppl.select("x"))  # noqa: E731
@@ -426,7 +457,7 @@ def tempered_smc_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.particles.tempered_smc")
+@check("inference.tempered_smc")
 def waste_free_smc_is_properly_weighted(lib):
     """Three particles, of which one is moved, twice."""
     program = _tempered_coin(lib)
@@ -448,13 +479,13 @@ def _two_points(lib):
     return program
 
 
-@check("inference.particles.until")
+@check("inference.until")
 def a_program_ends_at_its_point(lib):
     first = {0: 0.75, 1: 0.25 * np.exp(0.75)}
     return _tabulated(lib, lambda: lib.inference.until(_two_points(lib))(1)[0], first)
 
 
-@check("inference.particles.smc")
+@check("inference.smc")
 def smc_with_moves_is_properly_weighted(lib):
     """With one particle: what weighs when, and what moves it."""
     program = _two_points(lib)
@@ -463,7 +494,7 @@ def smc_with_moves_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, program)()
 
 
-@check("inference.particles.smc2")
+@check("inference.smc2")
 def smc2_is_properly_weighted(lib):
     prior, weighted = parameters(lib)
 
@@ -480,7 +511,7 @@ def smc2_is_properly_weighted(lib):
     return lib.semantics.properly_weighted(algorithm, joint)()
 
 
-@check("inference.particles.ibis")
+@check("inference.ibis")
 def ibis_is_properly_weighted(lib):
     """Three observations in two blocks."""
 
@@ -500,20 +531,20 @@ def _pooled(lib, algorithm, runs: int = 2):
     return lambda: lib.inference.pool(jax.vmap(lambda _: algorithm())(jnp.arange(runs)))
 
 
-@check("inference.particles.pool")
+@check("inference.pool")
 def pooled_populations_are_properly_weighted(lib):
     program = small(lib, "weighted_coin")
     return lib.semantics.properly_weighted(_pooled(lib, lib.inference.importance(program, 2)), program)()
 
 
-@check("inference.particles.pool", "inference.particles.smc")
+@check("inference.pool", "inference.smc")
 def pooled_particles_are_properly_weighted(lib):
     program = small(lib, "chain")
     algorithm = lib.inference.smc(program, 2, ess_threshold=2.0)
     return lib.semantics.properly_weighted(_pooled(lib, algorithm), program)()
 
 
-@check("inference.particles.pool")
+@check("inference.pool")
 def evidences_of_a_pool_have_the_error_of_their_mean(lib):
     program = small(lib, "hidden_markov")
     keys = jax.random.split(jax.random.key(0), 5)
@@ -525,7 +556,7 @@ def evidences_of_a_pool_have_the_error_of_their_mean(lib):
     return near(lib, "the error is that of the mean", found, right, 1e-5)
 
 
-@check("inference.particles.repeated")
+@check("inference.repeated")
 def runs_know_nothing_of_each_other(lib):
     """Three runs of a member each, two at a time."""
 

@@ -36,7 +36,7 @@ def unobserved_data_has_its_own_law(lib):
     return lib.semantics.preserves(lambda _: lib.ppl.unobserve(observing), _drawing(lib))()
 
 
-@check("inference.predicting.predictive")
+@check("inference.predictive")
 def predictions_are_drawn_given_the_choices(lib):
     """For two draws at once, each by itself."""
     draws = jnp.array([[1, 1], [1, 0]])
@@ -67,7 +67,7 @@ def the_prior_predicts_what_the_program_draws(lib):
     return lib.semantics.same_distribution(lib.semantics.keyed(predicted), right)()
 
 
-@check("inference.predicting.log_likelihood")
+@check("inference.log_likelihood")
 def likelihoods_of_elements_add_up_to_the_weight(lib):
     """In every run; what is in a branch that is not taken does not count."""
     program = _seen(lib, lib.ppl.observe)
@@ -84,7 +84,7 @@ def likelihoods_of_elements_add_up_to_the_weight(lib):
     return lib.semantics.preserves(lambda _: scored, traced)()
 
 
-@check("inference.log_predictive_density", "inference.predicting.log_likelihood")
+@check("inference.log_predictive_density", "inference.log_likelihood")
 def elements_are_predicted_by_the_mean_density(lib):
     draws = jnp.array([[0.25, 0.75, 0.5], [0.125, 0.75, 0.25]])
     data = jnp.array([1, 0])
@@ -106,7 +106,7 @@ def elements_are_predicted_by_the_mean_density(lib):
     return lib.semantics.unbiased(predicted, right)()
 
 
-@check("inference.predicting.psis")
+@check("inference.psis")
 def smoothed_weights_keep_a_pareto_tail(lib):
     """Of quantiles of a Pareto law, of which the shape is known, in no particular order."""
     weights = stats.genpareto(0.4).ppf((np.arange(20_000) + 0.5) / 20_000)
@@ -117,7 +117,7 @@ def smoothed_weights_keep_a_pareto_tail(lib):
     return near(lib, "the tail has its shape and size", [*largest, found.khat], [*np.ones(95), 0.4], 0.1)
 
 
-@check("inference.predicting.loo")
+@check("inference.loo")
 def left_out_elements_are_predicted_by_the_others(lib):
     """Of measurements of one place, at the quantiles of its posterior given all; the first is the odd one out."""
     data = np.array([1.5, -0.4, 0.1, 0.3, -0.2, 0.2])

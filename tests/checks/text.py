@@ -151,7 +151,7 @@ def text_that_is_proposed_by_a_constraint(lib):
     return _writes(lib, _plain, pattern=PATTERN, use="proposal")
 
 
-@check("models.LanguageModel.generate", "inference.particles.smc")
+@check("models.LanguageModel.generate", "inference.smc")
 def steered_text(lib):
     def smc(program):
         return lib.inference.smc(program, 2, ess_threshold=2.0)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from borelax import inference
 from borelax.cli.genealogy import genealogy
+
+MEAN = 4 / 3
 
 
 @pytest.fixture
 def run():
     """Three slots, three steps; after the first, slot 2 takes the place of slot 1."""
-    tokens = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    ancestors = [[0, 2, 2], [0, 1, 2], [0, 1, 2]]
-    weights = [[1.0, 0.0, 3.0], [1.0, 2.0, 3.0], [1.0, 4.0, 3.0]]
+    weights = [[1.0, 0.0, 3.0], [MEAN, 2 * MEAN, 3 * MEAN], [MEAN, 4 * MEAN, 3 * MEAN]]
     with np.errstate(divide="ignore"):
-        return genealogy(tokens, ancestors, np.log(weights), 0.6, [0.125, 0.5, 0.375])
+        found = inference.Genealogy(
+            ancestors=np.array([[0, 2, 2], [0, 1, 2], [0, 1, 2]]),
+            ess=np.array([16 / 10, 36 / 14, 64 / 26]),
+            resampled=np.array([True, False, False]),
+            log_weight=np.log(weights),
+            time=np.arange(3),
+        )
+    return genealogy([[1, 2, 3], [4, 5, 6], [7, 8, 9]], found, [0.125, 0.5, 0.375])
 
 
 def test_lineages(run):
@@ -26,17 +34,8 @@ def test_lineages(run):
     ]
 
 
-def test_resampling_carries_the_mean_weight_on(run):
-    assert run.resampled.tolist() == [True, False, False]
-    mean = 4 / 3
-    np.testing.assert_allclose(
-        np.exp(run.log_weight), [[1, 0, 3], [mean, 2 * mean, 3 * mean], [mean, 4 * mean, 3 * mean]]
-    )
-    np.testing.assert_allclose(np.exp(run.log_evidence), [mean, 2 * mean, 8 / 3 * mean])
-
-
-def test_effective_sample_sizes(run):
-    np.testing.assert_allclose(run.ess, [16 / 10, 36 / 14, 64 / 26])
+def test_the_evidence_is_the_mean_weight_so_far(run):
+    np.testing.assert_allclose(np.exp(run.log_evidence), [MEAN, 2 * MEAN, 8 / 3 * MEAN])
 
 
 def test_shares_add_up_along_the_tree(run):
@@ -44,6 +43,15 @@ def test_shares_add_up_along_the_tree(run):
 
 
 def test_without_weight_nothing_has_a_share():
-    dead = genealogy([[0, 0]], [[0, 1]], [[-np.inf, -np.inf]], 0.5, [np.nan, np.nan])
-    assert dead.ess.tolist() == [0.0] and dead.share.tolist() == [[0.0, 0.0]]
-    assert dead.log_evidence.tolist() == [-np.inf] and not dead.resampled.any()
+    found = inference.Genealogy(
+        np.array([[0, 1]]), np.zeros(1), np.array([False]), np.full((1, 2), -np.inf), np.arange(1)
+    )
+    dead = genealogy([[0, 0]], found, [np.nan, np.nan])
+    assert dead.share.tolist() == [[0.0, 0.0]] and dead.log_evidence.tolist() == [-np.inf]
+
+
+def test_where_nothing_is_weighed_all_are_alike():
+    free = genealogy([[1, 2], [3, 4]], None, [0.5, 0.5])
+    assert free.ess.tolist() == [2.0, 2.0] and free.log_evidence.tolist() == [0.0, 0.0]
+    assert free.parents.tolist() == [[0, 1], [0, 1]] and free.share.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert not free.resampled.any()

@@ -41,19 +41,19 @@ def add(carry, x):
     return {"total": total, "is_large": total > 2}, {"half": total.astype(jnp.bfloat16) / 2, "x": x}
 
 
-def scan(folder, fails_at=None, about=None, xs=range(5)):
+def scan(folder, fails_at=None, about=None, xs=range(5), step=add, start=0.1):
     """The result of a scan of five steps, and which of them were run."""
     ran = []
 
-    def step(carry, x):
+    def noted(carry, x):
         if not isinstance(x, jax.core.Tracer):
             ran.append(int(x))
             if x == fails_at:
                 raise Interrupted
-        return add(carry, x)
+        return step(carry, x)
 
-    init = lambda: {"total": jnp.array(0.1), "is_large": jnp.array(False)}  # noqa: E731
-    return kept_scan(folder, about or {"what": "a sum"}, init, step, [np.float32(x) for x in xs]), ran
+    init = lambda: {"total": jnp.array(start), "is_large": jnp.array(False)}  # noqa: E731
+    return kept_scan(folder, about or {"what": "a sum"}, {}, init, noted, [np.float32(x) for x in xs]), ran
 
 
 def assert_same(one, other) -> None:
@@ -107,13 +107,35 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     scan(tmp_path / "sum")
     with pytest.raises(CheckpointError, match="another run: not the same what"):
         scan(tmp_path / "sum", about={"what": "a product"})
+    with pytest.raises(CheckpointError, match="another run: not the same steps"):
+        scan(tmp_path / "sum", xs=[0, 1, 2, 3, 5])
     with pytest.raises(CheckpointError, match="part-00000.npz has another result than the same step has now"):
-        scan(tmp_path / "sum", xs=[1e-6, 1, 2, 3, 4])
+        scan(tmp_path / "sum", start=0.2)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("...")
     with pytest.raises(CheckpointError, match="is not empty, and no folder of checkpoints"):
         scan(tmp_path / "full")
     assert (tmp_path / "full" / "thesis.txt").exists()
+
+
+def late(literal=1.0, constant=(0.0, 0.0), in_a_branch=1.0):
+    """Steps that are the same until the third, whatever their constants."""
+
+    @jax.jit
+    def step(carry, x):
+        carry, out = add(carry, x)
+        more = lambda: literal * in_a_branch + jnp.asarray(np.array(constant))[1]  # noqa: E731
+        return carry | {"total": carry["total"] + jax.lax.cond(x > 2, more, lambda: 0.0)}, out
+
+    return step
+
+
+@pytest.mark.parametrize("other", [{"literal": 1 + 1e-6}, {"constant": (0.0, 1e-9)}, {"in_a_branch": 2.0}])
+def test_a_program_that_differs_later_is_refused(tmp_path, other):
+    scan(tmp_path, step=late())
+    assert scan(tmp_path, step=late())[1] == [0]
+    with pytest.raises(CheckpointError, match="another run: not the same program"):
+        scan(tmp_path, step=late(**other))
 
 
 def test_a_file_that_cannot_be_read_is_reported(tmp_path):
@@ -127,7 +149,7 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path):
 
 def test_keys_cannot_be_kept(tmp_path):
     with pytest.raises(CheckpointError, match="PRNG key"):
-        kept_scan(tmp_path, {}, lambda: KEY, lambda key, x: (key, x), [np.float32(0)])
+        kept_scan(tmp_path, {}, {}, lambda: KEY, lambda key, x: (key, x), [np.float32(0)])
 
 
 def test_hashes_tell_arrays_apart():
@@ -193,14 +215,14 @@ SCRIPT = """
 import sys, jax, jax.numpy as jnp, numpyro.distributions as dist
 from borelax import inference, ppl
 
-def model(y):
-    x = ppl.sample("x", dist.Normal(0.0, 1.0).expand([2]))
-    ppl.observe("y", dist.Normal(x, 0.5), y)
+def model(y, names):
+    x = ppl.sample("x", dist.Normal(0.0, 1.0).expand([len(names)]))
+    ppl.observe("y", dist.Normal(x, jax.nn.softplus(0.5)), y)  # which holds a function, with its address
 
 def run(folder):
     kernel = inference.elliptical_slice(model, ["x"])
     chains = inference.mcmc(kernel, 130, 20, 2, checkpoint=folder, every=1)
-    return chains(jax.random.key(0), jnp.array([0.5, -1.0]))
+    return chains(jax.random.key(0), jnp.array([0.5, -1.0]), frozenset({"left", "right"}))
 
 if __name__ == "__main__":
     run(sys.argv[1])
@@ -233,7 +255,8 @@ def test_another_run_is_refused(tmp_path):
         (right, (KEY, P + 0.5), "not the same arguments"),
         (chains(GIBBS, every=3), (KEY, P), "not the same options"),
         (chains(GIBBS, progress=True), (KEY, P), "not the same progress"),
-        (chains(inference.gibbs(lambda p: model(1 - p), ["x"])), (KEY, P), "of another program or kernel"),
+        (chains(inference.gibbs(lambda p: model(1 - p), ["x"])), (KEY, P), "not the same program"),
+        (right, (KEY, 0.25), "not the same static arguments"),
     ):
         with pytest.raises(CheckpointError, match=what):
             run(*args)

@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from thresholds import assert_mean
 
 from borelax import inference, ppl
-from borelax.models import LinearGaussian
+from borelax.models import LinearGaussian, StateSpaceError
 from borelax.ppl import BorelaxError
 
 COVARIANCES = ("covariance", "transition_noise", "emission_noise")
@@ -214,7 +214,7 @@ def scaled(model: LinearGaussian, scale) -> LinearGaussian:
         ({"transition": jnp.eye(3)}, r"transition has shape \(3, 3\).*\(2, 2\)"),
         ({"transition_noise": jnp.ones((4, 2, 2))}, r"transition_noise.*\(3, 2, 2\)"),
         ({"emission_noise": jnp.eye(1)}, "emission_noise"),
-        ({"covariance": jnp.eye(3)}, "covariance"),
+        ({"covariance": jnp.eye(3)}, r"covariance.*must be \(2, 2\)(?!, or)"),
         ({"drift": jnp.zeros(3)}, "drift"),
         ({"mean": jnp.zeros(())}, r"mean and emission have shapes \(\)"),
     ],
@@ -232,3 +232,39 @@ def test_observations_of_another_shape_are_refused():
         model.filter(jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match="at least one time"):
         model.filter(jnp.zeros((0, 3)))
+    with pytest.raises(ValueError, match="Python integer.*static argument"):
+        jax.jit(ppl.seed(LinearGaussian.generate))(jax.random.key(0), model, 5)
+
+
+def test_a_covariance_is_symmetric():
+    two = jnp.eye(2)
+    model = LinearGaussian(jnp.zeros(2), jnp.array([[1.0, 0.0], [0.5, 1.0]]), two, two, two, two)
+    with pytest.raises(StateSpaceError, match="covariance is not symmetric.*square root"):
+        model.filter(jnp.zeros((1, 2)))
+
+
+def level(mean: float) -> LinearGaussian:
+    """One that hardly moves."""
+    one = jnp.eye(1, dtype=jnp.float32)
+    return LinearGaussian(jnp.full(1, mean, jnp.float32), 1e6 * one, one, 1e-8 * one, one, one)
+
+
+def test_a_level_makes_no_difference_to_what_is_known_of_it():
+    """Nor to the same draws: one far from zero is rounded, but neither is pulled back less for it."""
+    noise = np.round(1024 * np.random.default_rng(0).normal(size=(5000, 1))) / 1024
+    run = jax.jit(
+        lambda model, ys: (
+            model.smooth(ys),
+            ppl.seed(ppl.weigh(LinearGaussian.posterior))(jax.random.key(0), model, ys)[0],
+        )
+    )
+    near, far = (run(level(mean), jnp.asarray(mean + noise, jnp.float32)) for mean in (0.0, 128.0))
+    spread = np.sqrt(near[0].covariance[:, 0])
+    np.testing.assert_array_less(np.abs(far[0].mean - 128.0 - near[0].mean), 0.02 * spread)
+    np.testing.assert_array_less(np.abs(far[1] - 128.0 - near[1]), 0.05 * spread)
+
+
+def test_single_precision_stays_what_it_is_where_the_default_is_double():
+    with jax.enable_x64(True):
+        found = jax.eval_shape(LinearGaussian.smooth, level(0.0), jnp.zeros((2, 1)))
+    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}

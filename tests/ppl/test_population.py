@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,30 @@ def relative_error(log_weight):
 def test_without_resampling_the_standard_error_is_that_of_a_mean_of_weights():
     population = importance(100)
     np.testing.assert_allclose(population.log_evidence_se, relative_error(population.log_weight), rtol=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2])
+def test_a_small_standard_error_keeps_its_digits_in_single_precision(spread):
+    """Of weights that are nearly equal: of members, and of a thousand members in each of some families."""
+    noise = np.random.default_rng(0).normal(size=100)
+    weight = 1 + np.float32(spread * noise)
+    of_members = replace(importance(100), log_weight=jnp.log1p(jnp.asarray(weight - 1)))
+    origin = jnp.repeat(jnp.arange(100), 1000)
+    of_families = replace(of_members, log_weight=jnp.repeat(of_members.log_weight, 1000), origin=origin)
+    for population in (of_members, of_families):
+        np.testing.assert_allclose(population.log_evidence_se, relative_error(np.log(weight)), 1e-2, 1e-7)
+
+
+@pytest.mark.parametrize("log_growth", [-0.3, 0.0, 0.01, 2.0, 200.0])
+def test_the_standard_error_is_the_one_of_the_formula(log_growth):
+    population = replace(importance(6), origin=jnp.array([0, 0, 1, 1, 4, 5]))
+    population = replace(population, log_growth=jnp.asarray(log_growth))
+    weight = np.asarray(population.weight, np.float64)
+    family = np.bincount(population.origin, weight, minlength=6)
+    variance = 1 - 6 / 5 * np.exp(log_growth) * (1 - np.sum(family**2))
+    np.testing.assert_allclose(population.log_evidence_se, np.sqrt(np.clip(variance, 0, 1)), rtol=1e-4)
+    of_one = replace(population, origin=jnp.full(6, 3))
+    assert of_one.log_evidence_se == 1.0
 
 
 @pytest.mark.parametrize("n", [5, 20, 100, 300])

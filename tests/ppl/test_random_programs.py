@@ -140,7 +140,7 @@ def without_nothing(choices):
     return {name: without_nothing(x) for name, x in choices.items() if x is not None}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(BLOCKS)
 def test_the_total_mass_is_the_sum_of_the_density(block):
     program, s = program_of(block), jnp.array(1)
@@ -153,7 +153,7 @@ def test_the_total_mass_is_the_sum_of_the_density(block):
         assert float(jnp.exp(log_densities).sum()) == pytest.approx(total, rel=1e-10)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(BLOCKS)
 def test_a_run_is_what_its_choices_say(block):
     program, s = program_of(block), jnp.array(1)
@@ -174,7 +174,7 @@ def test_a_run_is_what_its_choices_say(block):
     assert float(again.log_density) == expected and float(again.log_weight) == expected
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(BLOCKS, st.integers(0, 2**30))
 def test_an_update_weighs_the_difference(block, number):
     """From any trace to any other, and back by what was discarded."""
@@ -197,7 +197,7 @@ def test_an_update_weighs_the_difference(block, number):
     assert int(there.trace.value) == int(new.value) and int(back.trace.value) == int(old.value)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(BLOCKS, st.sets(st.integers(0, 7)), st.integers(0, 2**30))
 def test_regenerating_leaves_the_program_invariant(block, chosen, number):
     """The flow from x to y that is accepted is the flow back, for y drawn from x."""
@@ -236,7 +236,7 @@ def without_absent(types, discarded):
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(BLOCKS)
 def test_the_order_of_unrelated_statements_does_not_matter(block):
     def program(order):

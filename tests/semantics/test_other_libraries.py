@@ -15,6 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from blackjax.smc import resampling
+from families import family
 from numpyro.infer import HMC, NUTS, DiscreteHMCGibbs
 
 from borelax import ppl, semantics
@@ -94,7 +95,7 @@ def test_a_gibbs_step_starts_where_it_is_told():
     assert z["c"].tolist() == [0, 1] and z["x"].tolist() == [-3.5, -3.5]
 
 
-@pytest.mark.parametrize("modified", [False, True])
+@pytest.mark.parametrize("modified", family([False, True]))
 def test_gibbs_over_what_is_discrete_and_hmc_over_the_rest(modified):
     report = semantics.leaves_invariant(discrete_gibbs(modified=modified), mixture, BUDGET)()
     assert report.holds, report
@@ -145,7 +146,7 @@ def tempered(resample, counted=(1.0, 1.0)):
 as_it_is = lambda result: result  # noqa: E731 -- members and log weights already
 
 
-@pytest.mark.parametrize("name", ["systematic", "multinomial"])
+@pytest.mark.parametrize("name", family(["systematic", "multinomial"]))
 def test_tempered_smc_is_properly_weighted(name):
     algorithm = tempered(getattr(resampling, name))
     report = semantics.properly_weighted(algorithm, squared, BUDGET, read=as_it_is)()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 import pytest
 
@@ -79,6 +80,9 @@ def coin():
     ("devices", "error", "match"),
     [
         (["cpu"], TypeError, "such as jax.devices.., and 'cpu' is none"),
+        (jax.devices()[0], TypeError, "a list of some, such as jax.devices.., not"),
+        (np.array([]), ValueError, "one or more"),
+        ((device for device in jax.devices()[:1] * 2), ValueError, "each of them once"),
         ([], ValueError, "one or more"),
         (jax.devices()[:1] * 2, ValueError, "each of them once"),
     ],

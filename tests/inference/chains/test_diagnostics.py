@@ -101,6 +101,20 @@ def test_where_there_is_nothing_to_diagnose():
         assert np.isfinite(diagnose(RNG.normal(size=(1, 4))))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_in_single_precision_the_scale_does_not_matter(scale):
+    x = SAMPLES["autoregression"]
+    found = jax.jit(ess_mean)(jnp.asarray(scale * x, jnp.float32))
+    np.testing.assert_allclose(found, ess_mean(x), rtol=1e-3)
+
+
+@pytest.mark.parametrize("x", [np.arange(10.0), np.zeros((0, 10)), 3.0], ids=["one axis", "no chain", "none"])
+def test_what_are_no_chains_is_refused(x):
+    for diagnose in (rhat, ess_bulk, ess_tail, ess_mean, energy_bfmi):
+        with pytest.raises(ValueError, match=r"draws are \[chain, draw, ...\].*have the shape"):
+            diagnose(x)
+
+
 def test_the_fraction_of_missing_information():
     """Of an autoregression of energies it is 2 (1 - rho)."""
     for rho in (0.0, 0.5, 0.95):

@@ -51,7 +51,7 @@ def test_numbers_of_which_the_data_tell_the_sum():
         "'a' and 'b' go together (their correlation is -1.0000)" in said or "'b' and 'a' go together" in said
     )
     assert "the data tell some combination of them" in said
-    assert "of the trajectories were cut short at their largest length" in said
+    assert "of the trajectories were cut short at the most steps they may take" in said
 
 
 def shares():

@@ -68,7 +68,7 @@ FUNCTIONS = {  # of an array [3, 3]
     "rounded": (lambda x: x.astype(int).astype(float), OTHER),
     "held": (lax.stop_gradient, OTHER),
     "with a derivative of its own": (jax.nn.relu, OTHER),
-    "after a while_loop": (stopping, OTHER),
+    "after a while_loop": (stopping, SCALED),
 }
 
 

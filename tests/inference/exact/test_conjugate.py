@@ -10,9 +10,11 @@ import numpyro.distributions as dist
 import pytest
 from families import family
 from jax import lax
+from scipy.special import betaln
 from thresholds import assert_mean
 
 from borelax import inference, ppl
+from borelax.inference.exact.conjugate_pairs import log_density
 from borelax.ppl import BorelaxError, UnsupportedError
 from borelax.ppl.describe import spell_support
 
@@ -370,6 +372,111 @@ def test_the_evidence_has_the_gradient_of_the_compound_density():
     np.testing.assert_allclose(jax.jit(jax.grad(evidence))(2.0), expected, rtol=1e-4)
 
 
+# ------------------------------------------------------------------------- in single precision
+
+
+def assert_kept(program, z, compiled=jax.jit) -> None:
+    """In single precision."""
+    both = compiled(
+        lambda z: [ppl.log_density(p)({"z": z}) for p in (program, inference.conjugate(program, "z"))]
+    )
+    expected, found = both(jnp.asarray(z))
+    assert np.isfinite(expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of_prior", "of_noise"), [(100_000, 1), (1e5, 100_000), (1e-22, 1e-22), (1.0, 1e-25)]
+)
+def test_squares_of_scales_are_out_of_range(of_prior, of_noise):
+    def program():
+        z = ppl.sample("z", dist.Normal(0, of_prior))
+        ppl.observe("y", dist.Normal(z, of_noise), 3.0 * of_noise)
+
+    # XLA squares the scale of a single Normal as well, which is then no number: compiled, so is the program's density.
+    assert_kept(program, 2.5 * of_noise, compiled=lambda function: function)
+
+
+def observed_at(index, of_event=False):
+    def program():
+        if of_event:
+            z = ppl.sample("z", dist.Dirichlet(jnp.array([1.0, 1.0, 2.0])).expand([2]))
+            ppl.observe("y", dist.Categorical(z[index]), jnp.arange(3))
+        else:
+            z = ppl.sample("z", dist.Normal(0.0, 1.0).expand([3]))
+            ppl.observe("y", dist.Normal(z[index], 1.0), jnp.arange(3.0))
+
+    return program
+
+
+def test_an_index_out_of_bounds_is_the_last_one_as_in_the_program():
+    index = jnp.array([0, 1, 5])
+    assert_kept(observed_at(index), [0.1, 0.2, 0.3])
+    assert_kept(observed_at(index, of_event=True), [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]])
+
+
+def test_what_is_no_number_is_replaced():
+    x, e = jnp.array([1.0, jnp.nan, 2.0]), jnp.array([2.0, 0.0])
+
+    def program():
+        z = ppl.sample("z", dist.Normal(0.0, 1.0).expand([2]))
+        ppl.observe("y", dist.Normal(jnp.where(jnp.isnan(x), 0.0, x * z[1]), 1.0), jnp.ones(3))
+        ppl.observe("x", dist.Normal(jnp.where(e > 0, z / e, 0.0), 1.0), jnp.ones(2))
+
+    assert_kept(program, [0.3, -0.2])
+
+
+@pytest.mark.parametrize("mean", [lambda z: z, lambda z: z + z])
+def test_the_evidence_far_from_the_prior_is_that_in_double_precision(mean):
+    y = (1000.0 + 1e-3 * _generator.normal(size=1000)).astype(np.float32)
+
+    def evidence(y):
+        def program():
+            z = ppl.sample("z", dist.Normal(0.0, 1000.0))
+            ppl.observe("y", dist.Normal(mean(z), 1e-3).expand([1000]).to_event(1), y)
+
+        return jax.jit(lambda: ppl.log_density(inference.collapse(program, "z"))({}))()
+
+    found = evidence(jnp.asarray(y))
+    with jax.enable_x64(True):
+        expected = evidence(jnp.asarray(y, float))
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+@pytest.mark.parametrize(("a", "b", "count"), [(1.0, 2.0, 10**8), (1.0, 2.0, 2 * 10**7), (1e7, 3.0, 1)])
+def test_a_probability_near_one(a, b, count):
+    def program():
+        ppl.observe("y", dist.Binomial(count, ppl.sample("z", dist.Beta(a, b))), count)
+
+    found = jax.jit(lambda: ppl.log_density(inference.collapse(program, "z"))({}))()
+    np.testing.assert_allclose(found, betaln(a + count, b) - betaln(a, b), atol=1e-4)
+
+
+def test_log_beta_is_that_of_scipy():
+    a, b = np.array([0.5, 6.0, 2.0, 8.0, 7.99, 100.0, 0.3]), np.array([0.3, 10.5, 1e8, 8.0, 8.01, 1e6, 40.0])
+    with jax.enable_x64(True):
+        found = [-log_density(dist.Beta(x, y), 0.5) + (x + y - 2) * np.log(0.5) for x, y in zip(a, b)]
+    np.testing.assert_allclose(found[:2], betaln(a, b)[:2], rtol=1e-12)
+    np.testing.assert_allclose(found, betaln(a, b), rtol=1e-8)
+
+
+# ------------------------------------------------------------------------- what is not for the observations
+
+
+def test_what_is_done_with_the_value_is_done_once_with_what_is_drawn():
+    seen = []
+
+    def program():
+        z = ppl.sample("z", dist.Normal(0.0, 1.0))
+        jax.debug.callback(lambda z: seen.append(float(z)), z)
+        ppl.observe("y", dist.Normal(z, 1.0), 1.0)
+        return z, jax.pure_callback(np.sign, jax.ShapeDtypeStruct((), z.dtype), z)
+
+    z, sign = ppl.seed(ppl.weigh(inference.conjugate(program, "z")))(jax.random.key(0))[0]
+    jax.effects_barrier()
+    assert seen == [float(z)] and sign == np.sign(z)
+
+
 # ------------------------------------------------------------------------- what is refused
 
 
@@ -460,13 +567,6 @@ REFUSED = {
         ),
         "in a branch",
     ),
-    "after a while_loop": (
-        z_then(
-            lambda z: seen(dist.Poisson)(lax.while_loop(lambda x: jnp.array(False), lambda x: 1.0 * x, z)),
-            GAMMA,
-        ),
-        "while",
-    ),
     "in a while_loop": (
         z_then(lambda z: lax.while_loop(lambda c: c < 1, lambda c: c + 1 + seen(dist.Bernoulli)(z), 0)),
         "in a while_loop",
@@ -478,6 +578,20 @@ REFUSED = {
     "known in part": (
         ppl.condition(z_then(seen(lambda z: NORMAL), NORMAL.expand([2])), {"z": ppl.partly([1.0, np.nan])}),
         "Normal, known in part",
+    ),
+    "seen in part": (
+        ppl.condition(
+            z_then(lambda z: ppl.sample("y", dist.Normal(z, 1.0).expand([2])), NORMAL),
+            {"y": ppl.partly([1.0, np.nan])},
+        ),
+        "draw 'y'.*known in part: condition on all of it",
+    ),
+    "rows in the steps of a scan": (
+        z_then(
+            lambda z: lax.scan(lambda _, row: (None, seen(dist.Categorical)(row)), None, z),
+            DIRICHLET.expand([2]),
+        ),
+        "not go through a scan over it",
     ),
     "a walk": (
         lambda: lax.scan(lambda x, _: (ppl.sample("z", dist.Normal(x, 1.0)), None), 0.0, None, length=2)[0],
@@ -500,3 +614,7 @@ def test_it_is_refused(program, reason):
 def test_a_wrong_address_is_found():
     with pytest.raises(BorelaxError, match=r"no sample site 'zz' \(did you mean 'z'\?\)"):
         ppl.trace_type(inference.conjugate(bernoulli, "zz"))()
+    with pytest.raises(BorelaxError, match="'y'.*is observed, or conditioned on"):
+        ppl.trace_type(inference.conjugate(normal_mean, "y"))()
+    with pytest.raises(BorelaxError, match=r"a string, and not \('z',\)"):
+        ppl.trace_type(inference.conjugate(bernoulli, ("z",)))()

@@ -18,7 +18,7 @@ def residuals(z):
 def test_it_is_the_solution_of_the_normal_equations():
     origin = _generator.normal(size=(2, 3))
     with jax.enable_x64(True):
-        law, mean = jax.jit(lambda origin: gaussian_posterior(residuals, origin))(origin)
+        law, mean, _ = jax.jit(lambda origin: gaussian_posterior(residuals, origin))(origin)
         values = _generator.normal(size=(4, 2, 3))
         log_density = law.log_prob(jnp.asarray(values))
     flat = SLOPES.reshape(7, 6)
@@ -34,7 +34,7 @@ def test_it_is_the_solution_of_the_normal_equations():
 def test_slopes_that_are_nearly_parallel_do_no_harm_in_single_precision():
     """The sum of precisions would not be positive definite any more."""
     slopes = jnp.array([[1e4, 1e4], [1e4, 1e4 * (1 + 1e-4)]])
-    law, mean = jax.jit(lambda z: gaussian_posterior(lambda z: (z, slopes @ z - 1.0), z))(jnp.zeros(2))
+    law, mean, _ = jax.jit(lambda z: gaussian_posterior(lambda z: (z, slopes @ z - 1.0), z))(jnp.zeros(2))
     wide = np.concatenate([np.eye(2), np.asarray(slopes, np.float64)])
     expected = np.linalg.inv(wide.T @ wide)
     np.testing.assert_allclose(law.covariance_matrix, expected, rtol=1e-2)

@@ -50,7 +50,14 @@ def test_it_is_hmc_along_trajectories_of_a_halton_sequence():
 def test_a_trajectory_has_at_most_so_many_steps():
     kernel = inference.chees(skewed, step_size=0.01, trajectory_length=2.0, max_steps=5)
     after = jax.jit(ppl.seed(kernel))(KEY, kernel.init(ppl.simulate(skewed)(KEY)))
-    assert int(after.info.num_steps) == 5
+    assert int(after.info.num_steps) == 5 and after.info.cut_short
+
+
+def test_after_a_short_warmup_chains_move():
+    """The last search for a step size has steps enough, to come down from where it begins."""
+    program = lambda: ppl.sample("x", dist.Normal(jnp.zeros(3), jnp.array([0.1, 1.0, 10.0])))  # noqa: E731
+    draws = inference.mcmc(inference.chees(program), 10, 20, num_chains=16)(KEY)
+    assert draws.info.acceptance_rate.mean() > 0.5 and not draws.info.cut_short.any()
 
 
 # ------------------------------------------------------------------------------ the criterion

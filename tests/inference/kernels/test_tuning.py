@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from adaptation import dual_averaging, shrunk, stage
+from blackjax.adaptation.window_adaptation import build_schedule
 
 from borelax import inference, ppl
 from borelax.inference import Stage
@@ -104,6 +105,20 @@ def test_the_schedule_is_stans():
     assert np.diff(np.flatnonzero(schedule.ends_window), prepend=74).tolist() == [25, 50, 100, 200, 500]
     assert np.flatnonzero(schedule.ends).tolist() == [999]
     assert [len(part) for part in _schedule(0)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("num_warmup", [19, 100, 149, 150, 175, 349, 350])
+def test_of_a_hundred_steps_or_more_the_schedule_is_blackjaxs(num_warmup):
+    schedule = _schedule(num_warmup)
+    right = np.asarray(build_schedule(num_warmup)) == 1
+    np.testing.assert_array_equal(np.stack([schedule.in_window, schedule.ends_window], 1), right)
+
+
+@pytest.mark.parametrize("num_warmup", [20, 30, 99])
+def test_the_last_search_for_a_step_size_has_ten_steps(num_warmup):
+    schedule = _schedule(num_warmup)
+    assert np.flatnonzero(schedule.ends_window).tolist() == [num_warmup - 11]
+    assert np.flatnonzero(schedule.in_window).tolist() == list(range(int(0.15 * num_warmup), num_warmup - 10))
 
 
 def model():

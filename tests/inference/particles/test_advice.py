@@ -104,7 +104,27 @@ def test_no_member_with_weight_is_given_up():
     log_twist = jnp.log(jnp.array([0.0, 1.0, 3.0, 100.0]))
     cloud = Cloud(log_weight, jnp.zeros(()), jnp.arange(4), none, none, log_twist=log_twist)
     mean = 0.25 + 0.75
-    np.testing.assert_allclose(np.exp(advised(cloud).log_twist), [FLOOR * mean, 1.0, 3.0, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(advised(cloud).log_twist), [FLOOR, 1.0 / mean, 3.0 / mean, 1.0], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("common", [-1e8, 1e8])
+def test_what_all_are_advised_of_takes_no_digits(common):
+    none = jnp.zeros((), int)
+    log_twist = jnp.array([common, common])
+    cloud = Cloud(
+        jnp.log(jnp.array([0.5, 0.25])), jnp.zeros(()), jnp.arange(2), none, none, log_twist=log_twist
+    )
+    np.testing.assert_array_equal(advised(cloud).log_weight, cloud.log_weight)
+
+
+@pytest.mark.parametrize("wrong", [jnp.inf, jnp.nan])
+def test_what_is_no_number_is_no_advice(wrong):
+    none = jnp.zeros((), int)
+    log_twist = jnp.array([wrong, 0.0, jnp.log(3.0)])
+    cloud = Cloud(jnp.zeros(3), jnp.zeros(()), jnp.arange(3), none, none, log_twist=log_twist)
+    np.testing.assert_allclose(np.exp(advised(cloud).log_twist), [1.0, 0.5, 1.5], rtol=1e-5)
 
 
 def test_beam_keeps_what_is_promising():

@@ -114,6 +114,17 @@ def test_three_particles():
 # ------------------------------------------------------------------ the retained run
 
 
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_scan_that_no_step_follows(length):
+    def closing_over(ys):
+        p = bit("p")
+        return lax.scan(lambda x, y: (bit("x", 0.25 + 0.25 * x + 0.25 * p), None), 0, ys)[0]
+
+    choices = {"p": jnp.array(1), "x": jnp.ones(length, int)}
+    run = ppl.seed(inference.conditional_smc(closing_over, 3, ancestor_sampling=True))
+    assert run(jax.random.key(0), choices, jnp.zeros(length)).value.shape == (3,)
+
+
 def test_member_0_ends_as_the_retained_run_does():
     algorithm = inference.conditional_smc(guided, 5, ess_threshold=2.0, ancestor_sampling=True)
     run = jax.jit(jax.vmap(ppl.seed(algorithm), in_axes=(0, None)))

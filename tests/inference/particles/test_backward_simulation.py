@@ -179,3 +179,23 @@ def test_steps_that_give_more_than_their_sites_are_refused(program):
 def test_what_is_not_wanted_does_not_count():
     run = ppl.seed(inference.backward_simulation(lambda: accumulated()[0], 2))
     assert jax.eval_shape(run, KEY).value.shape == (2,)
+
+
+def test_a_transition_without_noise_is_kept():
+    """Computed anew it is rounded otherwise, and seems impossible."""
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=(12, 8)) * 0.1, jnp.float32)
+    move = lambda v: weight[:4] @ jax.nn.gelu(weight[4:, :4] @ v + 1.0) * 3 + 0.3  # noqa: E731
+
+    def program(ys):
+        def step(v, y):
+            e = ppl.sample("e", dist.Normal(0.0, 1.0))
+            v = ppl.sample("v", dist.Delta(move(v) + e, event_dim=1))
+            ppl.observe("y", dist.Normal(v[0], 0.5), y)
+            return v, (e, v)
+
+        return lax.scan(step, jnp.ones(4), ys)[1]
+
+    run = jax.jit(jax.vmap(ppl.seed(inference.backward_simulation(program, 10)), (0, None)))
+    e, v = run(jax.random.split(KEY, 20), jnp.linspace(0.0, 1.0, 10)).value
+    again = jax.vmap(jax.vmap(jax.vmap(move)))(v[:, :, :-1]) + e[:, :, 1:, None]
+    np.testing.assert_allclose(v[:, :, 1:], again, atol=1e-5)

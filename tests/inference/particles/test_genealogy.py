@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +81,14 @@ def test_effective_sample_sizes_are_those_that_were_met(run):
     np.testing.assert_allclose(found.ess[0], weight.sum() ** 2 / (weight**2).sum(), rtol=1e-4)
 
 
+def test_weights_are_those_before_resampling(run):
+    trace, found = run
+    np.testing.assert_allclose(found.log_weight[0], trace.choices["start"], rtol=1e-5)
+    np.testing.assert_array_equal(found.log_weight[-1], trace.value.log_weight)
+    weight = np.exp(found.log_weight - found.log_weight.max(1, keepdims=True))
+    np.testing.assert_allclose(found.ess, weight.sum(1) ** 2 / (weight**2).sum(1), rtol=1e-3)
+
+
 def test_a_past_that_is_taken_over():
     """Of conditional SMC with ancestor sampling, whose population turns before it is resampled."""
 
@@ -130,6 +140,8 @@ BY_HAND = Genealogy(
     np.array([[1, 1, 2, 2], [0, 1, 2, 3], [1, 1, 0, 1]]),
     np.array([1.5, 4.0, 2.0]),
     np.array([True, False, True]),
+    np.zeros((3, 4)),
+    np.arange(3),
 )
 
 
@@ -137,7 +149,7 @@ def test_by_hand():
     assert BY_HAND.lineages(2)[:, 0].tolist() == [1, 0, 0, 2]
     assert BY_HAND.survivors.tolist() == [1, 2, 2, 4]
     assert BY_HAND.common_ancestor == 0
-    assert Genealogy(BY_HAND.ancestors[:2], BY_HAND.ess[:2], BY_HAND.resampled[:2]).common_ancestor is None
+    assert replace(BY_HAND, ancestors=BY_HAND.ancestors[:2]).common_ancestor is None
     assert repr(BY_HAND) == (
         "Genealogy of 4 over 3 suspensions: resampled 2 times, least ESS 1.5 at 0\n"
         "  1 of the first 4 have descendants at the end; one ancestor of all at time 0"

@@ -87,6 +87,8 @@ def test_it_can_be_jitted_and_mapped():
     assert repr(mapped) == "5 runs of 8 members, (3,) times"
     with pytest.raises(ValueError, match=r"several sets of runs.*\(3, 5\): pick one"):
         _ = mapped.warnings
+    with pytest.raises(ValueError, match=r"several sets of runs.*\(3, 5\): pick one"):
+        _ = mapped.khat
 
 
 def test_it_says_how_far_it_is(capsys):
@@ -100,7 +102,7 @@ def test_what_makes_no_sense():
         inference.repeated(WEIGHED, 0)
     with pytest.raises(ValueError, match="at_once is a positive integer, not 2.5"):
         inference.repeated(WEIGHED, 5, 2.5)
-    with pytest.raises(TypeError, match="returns a Population.*this one returns"):
+    with pytest.raises(TypeError, match="returns a Population.*this one returns an array"):
         inference.repeated(lambda: ppl.sample("x", dist.Normal(0.0, 1.0)), 3)(KEY)
     population = RUN(KEY, YS).population
     with pytest.raises(ValueError, match=r"log weights \[run, member\]; these have the shape \(40,\)"):

@@ -121,6 +121,17 @@ def test_what_are_no_weights_is_refused(log_weight, match):
         psis(log_weight)
 
 
+@pytest.mark.parametrize("relative_ess", [0.0, -1.0, np.nan, np.array([1.0, 0.0])])
+def test_a_relative_size_that_is_none_is_refused(relative_ess):
+    with pytest.raises(ValueError, match="relative effective sample size is a positive number"):
+        psis(np.zeros((2, 10)), relative_ess)
+
+
+def test_of_no_set_of_weights_there_is_nothing_to_say():
+    found = psis(np.zeros((0, 5)))
+    assert found.log_weight.shape == (0, 5) and found.khat.shape == (0,) and found.warnings == ()
+
+
 def test_more_weights_allow_for_heavier_tails():
     assert largest_khat(2000) == pytest.approx(1 - 1 / np.log10(2000)) and largest_khat(10**6) == 0.7
     assert np.all(np.diff([largest_khat(n) for n in (5, 20, 100, 1000, 10_000)]) > 0)

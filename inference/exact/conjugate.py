@@ -37,9 +37,9 @@ def conjugate(program: Callable, site: str) -> Callable:
     then all are drawn together, those of all plates as well, after a QR decomposition of the slopes of all means,
     ``[observations + elements, elements]``. For a plate of many small events apply ``conjugate`` inside the ``vmap``.
 
-    The evidence of what is Gaussian, or has a Beta prior, is as precise as the likelihoods are. That of the others has
-    the rounding errors of log-gammas of their parameters, which count where there are millions of observations. A draw
-    is as fine as its floats are, however narrow the posterior.
+    The evidence of what is Gaussian is as precise as the likelihoods are; so is that of a Beta, unless both of its
+    parameters are in the millions. That of the others has the rounding errors of log-gammas of their parameters, which
+    count where there are millions of observations. A draw is as fine as its floats are, however narrow the posterior.
 
     Args:
       program: any program.

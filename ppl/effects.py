@@ -437,6 +437,15 @@ def remake(site: Site, operands, change: Callable[..., Effect], *extra, mapped: 
     return replace(site, tree=tree, axes=tuple(map(axis, site.axes))), [pool[i] for i in numbers]
 
 
+def only_where(condition, site: Site, operands):
+    """The site, reached only where the condition (a bool scalar) holds as well, and its operands."""
+    present = site.present(operands)
+    here = jnp.broadcast_to(condition, [axis.size for axis in site.axes])
+    here = here if present is None else here & present
+    site, operands = remake(site, operands, lambda effect, here: replace(effect, present=here), here)
+    return replace(site, guards=(*site.guards, Guard(object(), 0, optional=True))), operands
+
+
 def source_line() -> str:
     """``file.py:12`` of the nearest caller outside borelax, jax and numpyro."""
     frame = sys._getframe(1)

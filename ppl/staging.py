@@ -62,6 +62,19 @@ class Staged:
         optional = self.optional
         return {a: x if a in optional else unmasked(x) for a, x in records.items()}
 
+    def refuse_estimates(self, why: str) -> None:
+        """Refuses a program of which a density is only an estimate; ``why`` is a sentence.
+
+        Raises:
+          UnsupportedError: it is such a program.
+        """
+        for info in self.sites:
+            if info.is_estimated:
+                raise UnsupportedError(
+                    f"the density of {info} is only an estimate. {why}; give its program an exact algorithm, such as "
+                    "inference.enumerate"
+                )
+
     def of_kind(self, *kinds: str) -> list[SiteInfo]:
         return [info for info in self.sites if info.kind in kinds]
 

@@ -504,8 +504,8 @@ POPULATIONS = [
         "a program goes on to the point after its end",
         "a_program_ends_at_its_point",
         "inference.particles.until",
-        "_reached(count < self.point, site, operands)",
-        "_reached(count <= self.point, site, operands)",
+        "only_where(count < self.point, site, operands)",
+        "only_where(count <= self.point, site, operands)",
     ),
     _mutant(
         "particles are moved by the kernel of the point after theirs",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from ...ppl.choices import Address
 from ...ppl.dataflow import Dataflow, Position
 from ...ppl.effects import Site
 from ...ppl.staging import Staged
-from ...semantics.static.smooth_rules import is_the_users
+from ...semantics.static.smooth_rules import users_line
 
 
 class Dependence(IntEnum):
@@ -177,7 +176,5 @@ def _is_exact(old, new) -> bool:
 
 def _spelled(eqn: compat.JaxprEqn) -> str:
     """``exp (model.py:12)``: an equation, and the user's line that it is on."""
-    lines = (
-        f" ({Path(frame.file).name}:{frame.line})" for frame in compat.frames(eqn) if is_the_users(frame)
-    )
-    return eqn.primitive.name + next(lines, "")
+    line = users_line(eqn)
+    return eqn.primitive.name + (f" ({line})" if line else "")

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ...ppl import UnsupportedError
 from ...ppl.choices import Address
 from ...ppl.effects import sample_at
 from ...ppl.population_walk import populate
@@ -63,7 +62,8 @@ def backward_simulation(
     """
 
     def inspect(staged: Staged) -> None:
-        _refuse_what_has_no_density(staged)
+        refuse_keys(staged.of_kind("sample"))
+        staged.refuse_estimates("That of a step is needed from each particle that it may come from")
         if check:
             refuse(staged)
 
@@ -81,13 +81,3 @@ class _Resimulate(Resample):
         stay = jnp.log(jax.nn.one_hot(came_from, log_weight.shape[1]))
         logits = jnp.where(possible, log_weight, stay)
         return sample_at(address, dist.Categorical(logits=logits)).astype(jnp.int32)
-
-
-def _refuse_what_has_no_density(staged: Staged) -> None:
-    refuse_keys(staged.of_kind("sample"))
-    for info in staged.sites:
-        if info.is_estimated:
-            raise UnsupportedError(
-                f"the density of {info} is only an estimate, and that of a step is needed from each particle that it "
-                "may come from; give its program an exact algorithm, such as inference.enumerate"
-            )

@@ -16,7 +16,8 @@ from ...ppl.staging import stage
 from ...semantics.static.check import refuse
 from ..kernels.kernel import Kernel
 from .arriving import Arriving
-from .resample_move import Particles, ResampleMove, build_kernel, check_threshold
+from .importance import check_threshold
+from .resample_move import Particles, ResampleMove, build_kernel
 from .resampling import Resampler, systematic
 
 

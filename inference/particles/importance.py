@@ -44,3 +44,14 @@ def check_size(n: int) -> int:
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"the number of particles must be a positive integer, got {n!r}")
     return n
+
+
+def check_threshold(ess_threshold: float) -> float:
+    """The threshold, if it is one.
+
+    Raises:
+      ValueError: it is negative, or not a number.
+    """
+    if not ess_threshold >= 0:
+        raise ValueError(f"ess_threshold is a fraction of the particles, at least 0; got {ess_threshold!r}")
+    return ess_threshold

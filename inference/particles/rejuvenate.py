@@ -12,7 +12,8 @@ from ...ppl.points import count_points
 from ...ppl.population import Population
 from ...ppl.staging import Staged, stage
 from ..kernels.kernel import Kernel
-from .resample_move import Particles, ResampleMove, build_kernel, check_threshold
+from .importance import check_threshold
+from .resample_move import Particles, ResampleMove, build_kernel
 from .resampling import Resampler
 from .until import until
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import lax
 
 from ... import ppl
-from ...ppl import Trace, UnsupportedError
+from ...ppl import Trace
 from ...ppl.policy import Cloud
 from ...ppl.population import Population, log_growth
 from ...ppl.program_law import log_mean
@@ -66,7 +66,9 @@ class ResampleMove:
 
     def start(self, parameter, *args) -> Particles:
         """Particles that are drawn and weighted as the program is at this parameter."""
-        _refuse_estimates(self.kernel.program, parameter, *args)
+        stage(self.kernel.program, parameter, *args).refuse_estimates(
+            "It would be another one each time a particle is weighed"
+        )
 
         def begin(_):
             trace = ppl.trace(self.kernel.program)(parameter, *args)
@@ -195,17 +197,6 @@ def build_kernel(build: Callable[[Callable], Kernel], target: Callable, given_as
     return kernel
 
 
-def check_threshold(ess_threshold: float) -> float:
-    """The threshold, if it is one.
-
-    Raises:
-      ValueError: it is negative, or not a number.
-    """
-    if not ess_threshold >= 0:
-        raise ValueError(f"ess_threshold is a fraction of the particles, at least 0; got {ess_threshold!r}")
-    return ess_threshold
-
-
 def effective_share(log_weight: jax.Array) -> jax.Array:
     """The effective sample size of log weights ``[n]``, in units of n: ``(sum w)^2 / (n sum w^2)``; 0 without weight.
 
@@ -237,12 +228,3 @@ def _thinned(ancestors: jax.Array, step: int) -> jax.Array:
     """Every so-manieth of the ancestors, from a place that is drawn: each place counts equally, whatever the scheme."""
     offset = ppl.sample("offset", dist.Categorical(logits=jnp.zeros(step)))
     return ancestors.reshape(-1, step)[:, offset]
-
-
-def _refuse_estimates(program: Callable, *args) -> None:
-    for info in stage(program, *args).sites:
-        if info.is_estimated:
-            raise UnsupportedError(
-                f"the density of {info} is only an estimate, which would be another one each time a particle is "
-                "weighed; give its program an exact algorithm, such as inference.enumerate"
-            )

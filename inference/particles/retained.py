@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...ppl import Masked, UnsupportedError
+from ...ppl import Masked
 from ...ppl.carried import Carry, carried, of_member_0
 from ...ppl.choices import Address
 from ...ppl.density import reach, unreached
-from ...ppl.effects import Guard, Site, remake
+from ...ppl.effects import Site, only_where, remake
 from ...ppl.given import check_given
 from ...ppl.interpreter import Handler, interpret
 from ...ppl.members import Members, map_members
@@ -36,7 +36,7 @@ class Retain(Draw):
         size = cloud.log_weight.shape[0]
 
         def draw(is_free, *operands):
-            free, free_operands = _only_where(is_free, site, operands)
+            free, free_operands = only_where(is_free, *_without_choice(site, operands))
             (value,), log_weight = weigh_site("sample", free, free_operands)
             return jnp.where(is_free, value, _value(carried(site, operands))), log_weight
 
@@ -64,7 +64,9 @@ def populate_retaining(
 
     def populated(*args, **kwargs) -> Population:
         staged = stage(program, *args, **kwargs)
-        _refuse_estimates(staged)
+        staged.refuse_estimates(
+            "The retained run would need the one that weighted it, which is not among its choices"
+        )
         given = check_given(staged, choices, complete=True)
         population = populate(_carrying(program, choices), size, policy, inspect)(*args, **kwargs)
         log_weight = population.log_weight.at[0].add(_log_weight_of_absent(staged, given))
@@ -106,19 +108,6 @@ def _value(choice):
     return choice.value if isinstance(choice, Masked) else choice
 
 
-def _only_where(flag, site: Site, operands):
-    """The site without what it carries, reached only where ``flag``."""
-    present = site.present(operands)
-    here = jnp.broadcast_to(flag, [axis.size for axis in site.axes])
-    here = here if present is None else here & present
-    only, operands = remake(site, operands, lambda e, here: replace(e, value=None, present=here), here)
-    return replace(only, guards=(*only.guards, Guard(object(), 0, optional=True))), operands
-
-
-def _refuse_estimates(staged: Staged) -> None:
-    for info in staged.sites:
-        if info.is_estimated:
-            raise UnsupportedError(
-                f"the density of {info} is only an estimate. The retained run would need the one that weighted it, "
-                "which is not among its choices; give its program an exact algorithm, such as inference.enumerate"
-            )
+def _without_choice(site: Site, operands):
+    """The site without what it carries."""
+    return remake(site, operands, lambda effect: replace(effect, value=None))

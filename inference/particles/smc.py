@@ -17,7 +17,7 @@ from ...semantics.static.check import refuse
 from ..kernels.kernel import Kernel
 from .advice import advised
 from .genealogy import record
-from .importance import check_size
+from .importance import check_size, check_threshold
 from .rejuvenate import populate_rejuvenating
 from .resampling import Adaptive, Resampler, Resampling, systematic
 from .retained import Retain, populate_retaining
@@ -104,12 +104,8 @@ class Resample(Draw):
     moves = True
 
     def __init__(self, resampler: Resampler, ess_threshold: float):
-        if not ess_threshold >= 0:
-            raise ValueError(
-                f"ess_threshold is a fraction of the particles, at least 0; got {ess_threshold!r}"
-            )
         self.resampler = resampler
-        self.ess_threshold = ess_threshold
+        self.ess_threshold = check_threshold(ess_threshold)
 
     def law(self, log_weight) -> Resampling:
         return self.resampler(log_weight)

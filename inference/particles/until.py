@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-import jax.numpy as jnp
-
-from ...ppl.effects import Guard, Site, emit, remake
+from ...ppl.effects import Site, emit, only_where
 from ...ppl.interpreter import Handler, interpret
 from ...ppl.points import Position
 from ...ppl.staging import stage
@@ -52,18 +49,9 @@ class _Until(Handler):
         count, after = here.at(kind).count, here.after(kind, site)
         is_first = isinstance(count, int) and count == 0
         if kind != "deterministic" and not is_first:
-            site, operands = _reached(count < self.point, site, operands)
+            site, operands = only_where(count < self.point, site, operands)
         return emit(kind, site, operands), after, None
 
     def divide(self, here: Position, draws, eqn):
         after, inside = here.divided(eqn)
         return after, [inside for _ in draws]
-
-
-def _reached(condition, site: Site, operands):
-    """The site, reached only if the condition holds as well."""
-    present = site.present(operands)
-    here = jnp.broadcast_to(condition, [axis.size for axis in site.axes])
-    here = here if present is None else here & present
-    site, operands = remake(site, operands, lambda effect, here: replace(effect, present=here), here)
-    return replace(site, guards=(*site.guards, Guard(object(), 0, optional=True))), operands

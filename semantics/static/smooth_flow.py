@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -26,10 +25,10 @@ from .smooth_rules import (
     breaks,
     is_immaterial,
     is_regular_solve,
-    is_the_users,
     keeps_infinity,
     keeps_regular,
     most,
+    users_line,
 )
 
 _UNTIL_COARSE = 3  # steps of a loop after which only the signs of carried values are followed
@@ -271,5 +270,4 @@ def _unknown(x) -> Bounds:
 
 def _source(eqn: compat.JaxprEqn, here: _Here) -> str:
     """The user's line that an equation is on: its own, or that of the call around it."""
-    lines = (f"{Path(frame.file).name}:{frame.line}" for frame in compat.frames(eqn) if is_the_users(frame))
-    return next(lines, here.source)
+    return users_line(eqn) or here.source

@@ -116,6 +116,13 @@ def is_regular_solve(eqn: compat.JaxprEqn, regular: bool) -> bool:
     return eqn.primitive.name == "triangular_solve" and (regular or eqn.params["unit_diagonal"])
 
 
+def users_line(eqn: compat.JaxprEqn) -> str | None:
+    """``model.py:12``: the user's line that an equation is on; None if it is on none."""
+    return next(
+        (f"{Path(frame.file).name}:{frame.line}" for frame in compat.frames(eqn) if is_the_users(frame)), None
+    )
+
+
 def is_the_users(frame: compat.Frame) -> bool:
     """Whether code is outside JAX, numpyro and borelax."""
     return not frame.file.startswith(_LIBRARIES + _OWN)
